@@ -1,0 +1,4 @@
+//! The agent: sources, batches, spool, uplink. `ARCHITECTURE.md` has the map; `app` wires everything.
+
+pub mod intake;
+pub mod source;

@@ -1,0 +1,5 @@
+//! The aggregator: receiver, fan-out, outputs, status. `ARCHITECTURE.md` has the map; `app` wires everything.
+
+pub mod fanout;
+pub mod session;
+pub mod symbols;

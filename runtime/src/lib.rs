@@ -1,0 +1,4 @@
+//! What both processes share: configuration loading, telemetry, admin HTTP, TLS and PKI.
+
+pub mod http_client;
+pub mod metrics;
