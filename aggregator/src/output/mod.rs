@@ -1,0 +1,3 @@
+//! Where batches go: one module an output.
+
+pub mod recent;
