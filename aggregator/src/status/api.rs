@@ -145,7 +145,7 @@ pub(super) async fn fleet(State(status): State<Arc<Status>>) -> Json<FleetAnswer
         now_ms: snapshot.at_ms,
         aggregator: status.settings.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        agents: snapshot.agents.iter().map(summary).collect(),
+        agents: snapshot.agents.iter().map(|known| summary(known, snapshot.at_ms)).collect(),
         outputs: snapshot.outputs.clone(),
     })
 }
@@ -169,10 +169,11 @@ pub(super) fn node_answer(
     let known = snapshot.agent(identity)?;
     let recent = status.board.recent();
     let live = recent.live(identity);
-    let mut agent = summary(known);
-    agent.row.live = live.map(live_values).unwrap_or_default();
+    let now_ms = recent.now_ms();
+    let mut agent = summary(known, now_ms);
+    agent.row.live = live.map(|live| live_values(live, now_ms)).unwrap_or_default();
     Some(NodeAnswer {
-        now_ms: recent.now_ms(),
+        now_ms,
         agent,
         live_at_ms: live.map_or(0, |live| live.at_ms),
         heard_ms: live.map(|live| live.heard_ms),
@@ -226,11 +227,11 @@ pub(super) async fn outputs(State(status): State<Arc<Status>>) -> Json<OutputsAn
     Json(OutputsAnswer { outputs: status.board.fleet().outputs() })
 }
 
-fn summary(known: &Known) -> AgentSummary {
+fn summary(known: &Known, now_ms: i64) -> AgentSummary {
     let agent = &known.status;
     let books = agent.books.iter().map(|b| BooksRow { books: b.clone(), difference: b.difference() });
     AgentSummary {
-        row: known.row(),
+        row: known.row(now_ms),
         hostname: agent.hostname.clone(),
         peer: agent.peer.to_string(),
         epoch: agent.epoch.to_string(),
