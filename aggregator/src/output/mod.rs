@@ -1,3 +1,4 @@
-//! Where batches go: one module an output.
+//! Outputs: each takes batches and says what its backend made of them.
 
 pub mod recent;
+pub mod remote_write;
