@@ -2,3 +2,5 @@
 
 pub mod http_client;
 pub mod metrics;
+pub mod pki;
+pub mod tls;
