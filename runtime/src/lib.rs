@@ -3,4 +3,5 @@
 pub mod http_client;
 pub mod metrics;
 pub mod pki;
+pub mod quic;
 pub mod tls;
