@@ -2,4 +2,5 @@
 
 pub mod intake;
 pub mod pipeline;
+pub mod rejects;
 pub mod source;

@@ -236,7 +236,13 @@ impl Core {
     }
 
     /// A link is up, with these outputs.
-    pub fn link_up(&mut self, now_ms: u64, outputs: &[OutputName], window_bytes: usize, effects: &mut Vec<Effect>) {
+    pub fn link_up(
+        &mut self,
+        now_ms: u64,
+        outputs: &[OutputName],
+        window_bytes: usize,
+        effects: &mut Vec<Effect>,
+    ) {
         self.window_bytes = Some(window_bytes);
         for output in outputs {
             if !self.cursors.contains_key(output) {
@@ -295,7 +301,11 @@ impl Core {
                     batch: held.batch.clone(),
                 });
             }
-            cursor.books.settle(&Outcome { delivered: records - rejected - held_already, held_already, rejections });
+            cursor.books.settle(&Outcome {
+                delivered: records - rejected - held_already,
+                held_already,
+                rejections,
+            });
         }
         self.settle_down(now_ms, effects);
     }
@@ -332,7 +342,8 @@ impl Core {
                     entry.storing = false;
                 }
                 let backoff = self.settings.store_retry.as_millis() as u64;
-                self.store_again_at_ms = now_ms + (backoff << self.store_failures.min(5)).min(STORE_RETRY_MAX_MS);
+                self.store_again_at_ms =
+                    now_ms + (backoff << self.store_failures.min(5)).min(STORE_RETRY_MAX_MS);
                 self.store_failures += 1;
                 self.store_full = *result == Stored::Full;
                 self.relieve_front();
@@ -390,7 +401,9 @@ impl Core {
         let retired: Vec<OutputName> = self
             .cursors
             .iter()
-            .filter(|(_, c)| c.missing_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= retire_ms))
+            .filter(|(_, c)| {
+                c.missing_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= retire_ms)
+            })
             .map(|(output, _)| output.clone())
             .collect();
         for output in retired {

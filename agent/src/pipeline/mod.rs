@@ -16,5 +16,5 @@
 //! every cursor has passed it, or when the quota is full.
 
 pub mod books;
-mod cursor;
 pub mod core;
+mod cursor;

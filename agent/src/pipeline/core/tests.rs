@@ -73,7 +73,12 @@ impl World {
                     assert!(self.link, "seed {}: nothing is sent without a link", self.seed);
                     let backend = self.backends.get_mut(&output).unwrap();
                     let known = backend.received.iter().any(|(seq, _)| *seq == batch.seq);
-                    assert!(!known || sent_before, "seed {}: batch {} is marked as re-sent", self.seed, batch.seq);
+                    assert!(
+                        !known || sent_before,
+                        "seed {}: batch {} is marked as re-sent",
+                        self.seed,
+                        batch.seq
+                    );
                     backend.received.push((batch.seq, sent_before));
                     backend.unacked.push_back(batch);
                 }
@@ -111,8 +116,11 @@ impl World {
                 last = self.disk.pop_first().map(|(seq, _)| seq);
                 self.ever_dropped = true;
             }
-            let lost = last
-                .map(|last| SpoolLoss { last, remaining_records: self.above(last), reason: DropReason::QuotaOldest });
+            let lost = last.map(|last| SpoolLoss {
+                last,
+                remaining_records: self.above(last),
+                reason: DropReason::QuotaOldest,
+            });
             Stored::Done { lost: lost.into_iter().collect() }
         } else {
             Stored::Failed
@@ -256,7 +264,8 @@ fn with_a_working_disk_every_batch_arrives_in_order_whatever_the_links_do() {
             let last = world.core.next_seq.0 - 1;
             let all: BTreeSet<_> = (1..=last).map(BatchSeq).collect();
             assert_eq!(backend.settled, all, "seed {seed}: output {name} has every batch");
-            let firsts: Vec<_> = backend.received.iter().filter(|(_, again)| !again).map(|(s, _)| *s).collect();
+            let firsts: Vec<_> =
+                backend.received.iter().filter(|(_, again)| !again).map(|(s, _)| *s).collect();
             assert!(firsts.is_sorted(), "seed {seed}: output {name} gets first sends in order");
         }
         for books in world.core.books() {
@@ -327,7 +336,8 @@ fn a_dead_output_holds_back_only_itself() {
         world.answer_loads();
         world.tick();
     }
-    let books: BTreeMap<_, _> = world.core.books().into_iter().map(|b| (b.output.clone().unwrap(), b.books)).collect();
+    let books: BTreeMap<_, _> =
+        world.core.books().into_iter().map(|b| (b.output.clone().unwrap(), b.books)).collect();
     assert_eq!(books[&output("a")].in_front + books[&output("a")].spooled, 0);
     assert!(books[&output("b")].delivered == 0 && books[&output("b")].spooled > 0);
     world.drain();
