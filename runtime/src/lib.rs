@@ -1,4 +1,8 @@
 //! What both processes share: configuration loading, telemetry, admin HTTP, TLS and PKI.
 
+pub mod admin;
+pub mod config;
+pub mod exit;
 pub mod http_client;
 pub mod metrics;
+pub mod telemetry;
