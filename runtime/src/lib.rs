@@ -5,4 +5,6 @@ pub mod config;
 pub mod exit;
 pub mod http_client;
 pub mod metrics;
+pub mod pki;
 pub mod telemetry;
+pub mod tls;
