@@ -4,8 +4,8 @@ use super::describe::{OP_FORGET_SET, OP_SERIES, OP_SET, OP_TARGET, Reader, Serie
 use super::range::{Coder, RangeDecoder};
 use super::tables::{Heading, Tables};
 use super::{
-    Collector, DecodeError, DecoderLimits, EXPANSION, HAS_DESCRIPTIONS, HAS_SECTIONS, VALUE_CHECK_BITS, Visitor,
-    frame_check, next_chain, value_check,
+    Collector, DecodeError, DecoderLimits, EXPANSION, HAS_DESCRIPTIONS, HAS_SECTIONS, VALUE_CHECK_BITS,
+    Visitor, frame_check, next_chain, value_check,
 };
 use crate::caps;
 use crate::metrics::Block;
@@ -127,7 +127,8 @@ impl Decoder {
             if len / EXPANSION >= packed.len() {
                 return Err(from.error("a description expands too much"));
             }
-            let ops = zstd::bulk::decompress(packed, len).map_err(|_| from.error("a description does not unpack"))?;
+            let ops = zstd::bulk::decompress(packed, len)
+                .map_err(|_| from.error("a description does not unpack"))?;
             if ops.len() != len {
                 return Err(from.error("a description does not have its length"));
             }
@@ -198,7 +199,8 @@ impl Decoder {
                 _ => return Err(from.error("a set that was not described")),
             },
         };
-        let most = self.limits.max_series.saturating_mul(MEMBERS_PER_SERIES).saturating_sub(self.member_entries);
+        let most =
+            self.limits.max_series.saturating_mul(MEMBERS_PER_SERIES).saturating_sub(self.member_entries);
         let most = most.min(self.limits.max_samples);
         let members = read_members(from, base, most, |id| self.tables.owner(id) == Some(target))?;
         self.member_entries += members.len();
@@ -208,7 +210,11 @@ impl Decoder {
         Ok(())
     }
 
-    fn read_blocks(&mut self, body: &[u8], error: impl Fn(&'static str) -> DecodeError) -> Result<(), DecodeError> {
+    fn read_blocks(
+        &mut self,
+        body: &[u8],
+        error: impl Fn(&'static str) -> DecodeError,
+    ) -> Result<(), DecodeError> {
         let mut coder = RangeDecoder::new(body);
         self.blocks.clear();
         self.values.clear();

@@ -216,7 +216,8 @@ impl<'a> SeriesReader<'a> {
         }
         if head & NEW_FAMILY != 0 {
             let name = from.text(caps::MAX_LABEL_VALUE_BYTES)?;
-            let kind = *TYPES.get(usize::from(from.byte()?)).ok_or_else(|| from.error("an unknown metric type"))?;
+            let kind =
+                *TYPES.get(usize::from(from.byte()?)).ok_or_else(|| from.error("an unknown metric type"))?;
             let help = from.text(caps::MAX_HELP_BYTES)?;
             let unit = from.text(caps::MAX_LABEL_VALUE_BYTES)?;
             self.family = Some(FamilyView { name, kind, help, unit });
@@ -265,7 +266,9 @@ pub(super) fn put_members(out: &mut Vec<u8>, members: &[u32], base: &[u32], plac
         if at == u32::MAX {
             let first = members[i];
             let mut len = 1;
-            while members.get(i + len).is_some_and(|m| *m == first.wrapping_add(len as u32) && place[*m as usize] == u32::MAX)
+            while members
+                .get(i + len)
+                .is_some_and(|m| *m == first.wrapping_add(len as u32) && place[*m as usize] == u32::MAX)
             {
                 len += 1;
             }
@@ -316,7 +319,8 @@ pub(super) fn read_members(
         } else {
             let start = next.wrapping_add(skip);
             let end = start.wrapping_add(len as i64);
-            if start < 0 || end > i64::from(u32::MAX) || end < start || !(start..end).all(|n| known(n as u32)) {
+            if start < 0 || end > i64::from(u32::MAX) || end < start || !(start..end).all(|n| known(n as u32))
+            {
                 return Err(from.error("a set of series that were not described"));
             }
             members.extend(start as u32..end as u32);

@@ -219,7 +219,8 @@ impl Encoder {
                 if let Some(&id) = self.series.get(&key) {
                     // A series that occurs twice in a set gets two numbers; so does one whose family changed.
                     let free = self.marks[id as usize] != self.mark;
-                    let same = |known: &Series| std::ptr::eq(known, &raw const **series) || *known == **series;
+                    let same =
+                        |known: &Series| std::ptr::eq(known, &raw const **series) || *known == **series;
                     if free && self.series_keys[id as usize].as_ref().is_some_and(|(_, s)| same(s)) {
                         break id;
                     }

@@ -101,4 +101,3 @@ pub struct FamilyView<'a> {
     /// The unit.
     pub unit: &'a str,
 }
-

@@ -327,7 +327,8 @@ impl Values {
                 let fresh = std::mem::replace(&mut state.fresh, false);
                 state.history = state.history << 1 | u16::from(change);
                 if change {
-                    values[i] = if fresh { self.code_first(c, values[i]) } else { self.code_value(c, id, values[i]) };
+                    values[i] =
+                        if fresh { self.code_first(c, values[i]) } else { self.code_value(c, id, values[i]) };
                     self.series[id].last = values[i];
                     self.note(values[i].to_bits() ^ id as u64);
                 }

@@ -124,8 +124,7 @@ const READ_AHEAD: usize = 4;
 impl<'a> RangeDecoder<'a> {
     /// Begins to read a body.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        let mut this =
-            Self { low: 0, high: u32::MAX, code: 0, bytes, front: 0, back: 0, hold: 0, held: 0 };
+        let mut this = Self { low: 0, high: u32::MAX, code: 0, bytes, front: 0, back: 0, hold: 0, held: 0 };
         for _ in 0..READ_AHEAD {
             this.shift();
         }

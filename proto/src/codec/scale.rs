@@ -10,8 +10,6 @@ const INVERSE: [f64; 10] = [1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8,
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 impl Scale {
-    /// Integers as they are.
-    pub(super) const UNIT: Self = Self(0);
     /// The float's bits, in the order of the values.
     pub(super) const BITS: Self = Self(19);
     /// Bits of a scale's number on the wire.

@@ -3,9 +3,9 @@
 //! The encoder decides what is described and what is forgotten; both ends then do the same here. A set holds its
 //! series, a series holds its target: what nothing holds is forgotten at once, and its number is the next to be used.
 
+use super::mix::Prob;
 use super::model::{Contexts, Number, SeriesState, Values, code_flag, code_number};
 use super::range::Coder;
-use super::mix::Prob;
 
 /// A set's order of series.
 #[derive(Debug)]
