@@ -1,5 +1,6 @@
 //! The aggregator: receiver, fan-out, outputs, status. `ARCHITECTURE.md` has the map; `app` wires everything.
 
 pub mod fanout;
+pub mod output;
 pub mod session;
 pub mod symbols;

@@ -1,0 +1,3 @@
+//! Outputs: each takes batches and says what its backend made of them.
+
+pub mod remote_write;
