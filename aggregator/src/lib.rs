@@ -2,5 +2,6 @@
 
 pub mod fanout;
 pub mod output;
+pub mod receiver;
 pub mod session;
 pub mod symbols;

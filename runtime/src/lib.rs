@@ -6,5 +6,6 @@ pub mod exit;
 pub mod http_client;
 pub mod metrics;
 pub mod pki;
+pub mod quic;
 pub mod telemetry;
 pub mod tls;

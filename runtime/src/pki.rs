@@ -29,7 +29,7 @@ mod view;
 
 pub use view::{CertificateView, certificate_view, show};
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 /// How long a CA is valid by default: ten years, longer than most fleets keep their first one.
 pub const DEFAULT_CA_LIFETIME: Duration = DAY.saturating_mul(3_650);
@@ -37,7 +37,7 @@ pub const DEFAULT_CA_LIFETIME: Duration = DAY.saturating_mul(3_650);
 /// renewal has slack.
 pub const DEFAULT_LEAF_LIFETIME: Duration = DAY.saturating_mul(400);
 /// How far before now validity begins: clocks of machines that were just installed are off by minutes.
-const BACKDATE: Duration = Duration::from_secs(3_600);
+const BACKDATE: Duration = Duration::from_hours(1);
 /// The trust domain where none is given.
 pub const DEFAULT_TRUST_DOMAIN: &str = "pegel";
 

@@ -216,7 +216,7 @@ impl UplinkState {
         let trust_domain = material.own_trust_domain(&files.cert)?;
         let identity = PeerCertificate::of_agent(&material.chain[0], &trust_domain)
             .map_err(|e| TlsError::Identity { path: files.cert.clone(), reason: e.to_string() })?;
-        let check = ServerCheck::new(&material, trust_domain.clone())?;
+        let check = ServerCheck::new(&material, &trust_domain)?;
         let mut config = rustls::ClientConfig::builder_with_provider(crypto_provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .and_then(|b| {

@@ -19,7 +19,7 @@ pub(super) struct ServerCheck {
 }
 
 impl ServerCheck {
-    pub(super) fn new(material: &Material, trust_domain: String) -> Result<Self, TlsError> {
+    pub(super) fn new(material: &Material, trust_domain: &str) -> Result<Self, TlsError> {
         let mut chain = WebPkiServerVerifier::builder_with_provider(material.roots.clone(), crypto_provider());
         if !material.crls.is_empty() {
             chain = chain

@@ -3,7 +3,7 @@ use crate::pki::{AggregatorNames, CertificateAuthority, DEFAULT_CA_LIFETIME, Exi
 use pegel_proto::identity::{AgentIdentity, NodeId, TenantId};
 use std::path::Path;
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 fn authority(dir: &Path, domain: &str) -> CertificateAuthority {
     CertificateAuthority::init(dir, domain, DEFAULT_CA_LIFETIME, Existing::Refuse).unwrap()
@@ -111,7 +111,7 @@ fn a_server_is_accepted_by_name_or_as_aggregator_of_the_trust_domain_only() {
     let material = Material::read(&files(&ca, &agent, false)).unwrap();
     let name = rustls_pki_types::ServerName::try_from("10.0.0.9").unwrap();
     let check = |domain: &str, leaf: &IssuedFiles| {
-        let check = ServerCheck::new(&material, domain.into()).unwrap();
+        let check = ServerCheck::new(&material, domain).unwrap();
         check.verify_server_cert(&chain(leaf)[0], &[], &name, &[], UnixTime::now()).is_ok()
     };
     assert!(check("site", &aggregator));
