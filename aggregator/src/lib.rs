@@ -4,4 +4,5 @@ pub mod fanout;
 pub mod output;
 pub mod receiver;
 pub mod session;
+pub mod status;
 pub mod symbols;
