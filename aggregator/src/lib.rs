@@ -1,6 +1,8 @@
 //! The aggregator: receiver, fan-out, outputs, status. `ARCHITECTURE.md` has the map; `app` wires everything.
 
 pub mod fanout;
+pub mod output;
 pub mod receiver;
 pub mod session;
+pub mod status;
 pub mod symbols;
