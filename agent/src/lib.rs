@@ -1,4 +1,7 @@
 //! The agent: sources, batches, spool, uplink. `ARCHITECTURE.md` has the map; `app` wires everything.
 
 pub mod intake;
+pub mod pipeline;
+pub mod rejects;
 pub mod source;
+pub mod uplink;

@@ -2,6 +2,7 @@
 
 pub mod fanout;
 pub mod output;
+pub mod receiver;
 pub mod session;
 pub mod status;
 pub mod symbols;

@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod caps;
 pub mod codec;
+pub mod framing;
 pub mod identity;
 pub mod metrics;
 pub mod wire;
