@@ -4,7 +4,7 @@ use super::board::{FleetRow, Known, Snapshot, live_values};
 use super::findings::Finding;
 use super::fleet::{Books, OutputStatus};
 use super::{Refusal, Status};
-use crate::output::recent::{HistoryView, Machine, Matching, Selector, SymbolText};
+use crate::output::recent::{HistoryView, Machine, Selector, SymbolText};
 use crate::session::ResolvedSeries;
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
@@ -194,15 +194,12 @@ pub(super) async fn series(
     if recent.live(&identity).is_none() {
         return Err(unknown(&identity));
     }
-    let mut matching = Matching::new(&selectors, recent.symbols());
     let mut answer = SeriesAnswer { matching: 0, series: Vec::new() };
-    recent.visit(Some(&identity), &mut |_, series, value, at_ms| {
-        if selectors.is_empty() || matching.takes(series) {
-            answer.matching += 1;
-            if answer.matching <= status.settings.max_answer_series {
-                let labels = labels(recent.symbols(), series).into_iter().collect();
-                answer.series.push(SeriesRow { labels, value: prometheus_number(value), at_ms });
-            }
+    recent.visit(Some(&identity), &selectors, &mut |series, value, at_ms| {
+        answer.matching += 1;
+        if answer.matching <= status.settings.max_answer_series {
+            let labels = labels(recent.symbols(), series).into_iter().collect();
+            answer.series.push(SeriesRow { labels, value: prometheus_number(value), at_ms });
         }
     });
     answer.series.sort_by(|a, b| a.labels.cmp(&b.labels));

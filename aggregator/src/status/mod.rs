@@ -4,8 +4,8 @@
 //! [`Recent`](crate::output::recent::Recent). Nothing is stored here, and nothing here can change anything: there is
 //! no method but GET. Readers share one look at the fleet a second ([`board`]); what they may ask for is bounded.
 //!
-//! The routes have no authentication. They are given to [`pegel_runtime`]'s admin server, which is loopback by default
-//! and refuses foreign `Host` and `Origin` headers, so that no web page can read them by DNS rebinding.
+//! The routes have no authentication and belong on a loopback address or behind a proxy that has one. On a loopback
+//! address requests for foreign host names are refused, so that no web page can read them by DNS rebinding.
 
 mod api;
 mod board;
@@ -48,6 +48,15 @@ pub const DEFAULT_MAX_ANSWER_SERIES: usize = 100_000;
 /// How old a value may be for `/federate` by default: PromQL's look-back.
 pub const DEFAULT_LOOK_BACK: Duration = Duration::from_secs(300);
 
+/// Which `Host` headers are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hosts {
+    /// Any: the address is not loopback, and people reach it by names that nobody here knows.
+    Any,
+    /// `localhost` and IP addresses: for a loopback address.
+    Loopback,
+}
+
 /// The settings of the status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -55,6 +64,8 @@ pub struct Settings {
     pub name: String,
     /// Where agents reach this aggregator, as far as it knows; for the words of an empty fleet.
     pub agent_address: String,
+    /// Which hosts are answered.
+    pub hosts: Hosts,
     /// How often pages are told of changes.
     pub tick: Duration,
     /// How many event streams may be open.
@@ -70,6 +81,7 @@ impl Default for Settings {
         Self {
             name: String::new(),
             agent_address: String::new(),
+            hosts: Hosts::Loopback,
             tick: DEFAULT_TICK,
             max_event_streams: DEFAULT_MAX_EVENT_STREAMS,
             max_answer_series: DEFAULT_MAX_ANSWER_SERIES,
@@ -174,7 +186,26 @@ const HEADERS: [(header::HeaderName, HeaderValue); 4] = [
 
 async fn guard(State(status): State<Arc<Status>>, request: Request, next: Next) -> Response {
     status.requests.inc();
-    let mut response = next.run(request).await;
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let mut response = if status.settings.hosts == Hosts::Loopback && host.is_some_and(|h| !is_local_host(h))
+    {
+        let told = "this status answers on a loopback address, to the names localhost and 127.0.0.1 only; \
+                    to reach it by another name, let it listen on another address";
+        Refusal(StatusCode::MISDIRECTED_REQUEST, told.into()).into_response()
+    } else {
+        next.run(request).await
+    };
     response.headers_mut().extend(HEADERS);
     response
+}
+
+/// Whether a `Host` header is an IP address or localhost, with or without a port. A name that an attacker resolves to
+/// 127.0.0.1 is neither.
+fn is_local_host(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
 }

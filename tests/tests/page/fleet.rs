@@ -2,10 +2,10 @@
 
 use parking_lot::Mutex;
 use pegel_aggregator::fanout::Tap;
-use pegel_aggregator::output::recent::{self, Recent, SymbolText};
+use pegel_aggregator::output::recent::{self, Recent};
 use pegel_aggregator::session::{AgentInfo, ResolvedBlock, ResolvedSeries, ResolvedSet};
 use pegel_aggregator::status::{AgentStatus, Books, FleetView, OutputStatus, Reject, Settings, Status};
-use pegel_aggregator::symbols::Symbol;
+use pegel_aggregator::symbols::Symbols;
 use pegel_proto::batch::{AgentEpoch, BatchSeq, RejectReason};
 use pegel_proto::identity::{AgentIdentity, NodeId, TenantId};
 use pegel_proto::metrics::{Family, NAME_LABEL};
@@ -39,32 +39,12 @@ impl FleetView for Fleet {
     }
 }
 
-#[derive(Default)]
-struct Interned(Mutex<Vec<String>>);
-
-impl Interned {
-    fn symbol(&self, text: &str) -> Symbol {
-        let mut table = self.0.lock();
-        let place = table.iter().position(|known| known == text).unwrap_or_else(|| {
-            table.push(text.to_owned());
-            table.len() - 1
-        });
-        Symbol(place as u32)
-    }
-}
-
-impl SymbolText for Interned {
-    fn with_text(&self, symbol: Symbol, read: &mut dyn FnMut(&str)) {
-        read(&self.0.lock()[symbol.0 as usize]);
-    }
-}
-
 /// A running status server.
 pub struct Site {
     pub fleet: Arc<Fleet>,
     pub recent: Arc<Recent>,
     pub address: SocketAddr,
-    symbols: Arc<Interned>,
+    symbols: Arc<Symbols>,
     _stop: DropGuard,
 }
 
@@ -80,7 +60,7 @@ impl Site {
     /// Starts a server on a thread of its own; it ends with the site.
     pub fn start() -> anyhow::Result<Self> {
         let registry = Registry::new();
-        let symbols = Arc::new(Interned::default());
+        let symbols = Arc::new(Symbols::new());
         let recent = Recent::new(recent::Settings::default(), symbols.clone(), &registry);
         let fleet = Arc::new(Fleet::default());
         let settings = Settings {
@@ -157,11 +137,11 @@ impl Site {
             labels.extend([("job", "node".to_owned()), ("instance", node.to_owned())]);
             labels.sort();
             let name: Box<str> = labels.iter().find(|(n, _)| *n == NAME_LABEL).unwrap().1.as_str().into();
-            let labels = labels.iter().map(|(n, v)| (self.symbols.symbol(n), self.symbols.symbol(v)));
+            let labels: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (*n, v.as_str())).collect();
             let family = Arc::new(Family { name, ..Family::default() });
-            Arc::new(ResolvedSeries { labels: labels.collect(), family })
+            Arc::new(ResolvedSeries::new(&self.symbols, &labels, family))
         });
-        Arc::new(ResolvedSet { series: resolved.collect() })
+        Arc::new(ResolvedSet::new(resolved.collect::<Vec<_>>(), 0))
     }
 
     /// Sends an hour of a believable machine's values, 15 s apart, the last one now.
