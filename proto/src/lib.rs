@@ -7,6 +7,8 @@
 pub mod batch;
 pub mod caps;
 pub mod codec;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
 pub mod metrics;
 pub mod wire;
