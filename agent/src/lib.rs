@@ -2,3 +2,4 @@
 
 pub mod intake;
 pub mod source;
+pub mod spool;
