@@ -4,3 +4,4 @@ pub mod intake;
 pub mod pipeline;
 pub mod rejects;
 pub mod source;
+pub mod spool;
