@@ -5,3 +5,4 @@ pub mod pipeline;
 pub mod rejects;
 pub mod source;
 pub mod spool;
+pub mod uplink;
