@@ -7,7 +7,6 @@ pub mod browser;
 pub mod exporter;
 pub mod http;
 pub mod oracle;
-pub mod pegel;
 pub mod process;
 pub mod prometheus;
 
