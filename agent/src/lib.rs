@@ -4,4 +4,8 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod intake;
+pub mod pipeline;
+pub mod rejects;
 pub mod source;
+pub mod spool;
+pub mod uplink;

@@ -4,5 +4,8 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod fanout;
+pub mod output;
+pub mod receiver;
 pub mod session;
+pub mod status;
 pub mod symbols;

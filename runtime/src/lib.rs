@@ -6,4 +6,7 @@ pub mod exit;
 pub mod generate;
 pub mod http_client;
 pub mod metrics;
+pub mod pki;
+pub mod quic;
 pub mod telemetry;
+pub mod tls;
