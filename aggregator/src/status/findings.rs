@@ -15,6 +15,8 @@ pub(super) const ONGOING_MS: i64 = 600_000;
 const CLOCK_NOTE_MS: i64 = 5_000;
 /// Prometheus refuses samples that are more than ten minutes ahead; half of it is the last time to warn.
 const CLOCK_WARN_MS: i64 = 300_000;
+/// Long enough before its end to renew a certificate in working hours.
+const CERTIFICATE_WARN_MS: i64 = 14 * 86_400_000;
 /// Connected for this long, an agent has collected something: four default intervals.
 const FIRST_DATA_MS: i64 = 60_000;
 
@@ -71,6 +73,7 @@ pub fn findings(agent: &AgentStatus, growth: &[Growth], heard_ms: Option<i64>, n
         found.extend(silence(agent, heard_ms, now_ms));
         found.extend(clock(agent));
     }
+    found.extend(identity(agent, now_ms));
     if agent.quarantined_segments > 0 {
         found.push(Finding::new(
             Level::Warning,
@@ -211,6 +214,36 @@ fn output(found: &mut Vec<Finding>, books: &Books, growth: Growth, now_ms: i64) 
             "Please report this: pegel's books should always balance.",
         ));
     }
+}
+
+fn identity(agent: &AgentStatus, now_ms: i64) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if agent.conflicts > 0 {
+        found.push(Finding::new(
+            Level::Warning,
+            "Another machine shows the same certificate.",
+            format!(
+                "It took this node's place {} times: each drives the other one out, and their series mix.",
+                count(agent.conflicts)
+            ),
+            "Issue a certificate for each machine: `pegel pki issue`. A cloned disk image is the usual cause.",
+        ));
+    }
+    let left_ms = agent.certificate_expires_ms.map(|at| at - now_ms);
+    if let Some(left_ms) = left_ms.filter(|left| *left < CERTIFICATE_WARN_MS) {
+        let (level, what) = if left_ms > 0 {
+            (Level::Warning, format!("Its certificate expires in {}.", long_span(left_ms)))
+        } else {
+            (Level::Bad, "Its certificate has expired.".to_owned())
+        };
+        found.push(Finding::new(
+            level,
+            what,
+            "Without a valid one it cannot connect; it keeps its data in its spool meanwhile.",
+            "Issue a new one, `pegel pki issue --replace`, and put it in place; the agent takes it without a restart.",
+        ));
+    }
+    found
 }
 
 fn silence(agent: &AgentStatus, heard_ms: Option<i64>, now_ms: i64) -> Option<Finding> {

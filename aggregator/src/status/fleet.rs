@@ -50,6 +50,10 @@ pub struct AgentStatus {
     pub front_bytes: u64,
     /// Segments that it has set aside as damaged.
     pub quarantined_segments: u64,
+    /// How often another live agent showed the same identity.
+    pub conflicts: u64,
+    /// When its certificate expires, if known.
+    pub certificate_expires_ms: Option<i64>,
     /// Its books, one set for each signal and output. Empty before the first heartbeat.
     pub books: Vec<Books>,
 }

@@ -14,15 +14,18 @@ mod federate;
 pub mod findings;
 pub mod fleet;
 mod page;
+mod receiver_fleet;
 #[cfg(test)]
 mod tests;
 pub mod words;
 
 pub use api::{
-    AgentSummary, FleetAnswer, NodeAnswer, OutputsAnswer, RejectRow, RejectsAnswer, SeriesAnswer, SeriesRow,
+    AgentSummary, BooksRow, FleetAnswer, NodeAnswer, OutputsAnswer, RejectRow, RejectsAnswer, SeriesAnswer,
+    SeriesRow,
 };
 pub use board::FleetRow;
 pub use fleet::{AgentStatus, Books, FleetView, OutputStatus, Reject};
+pub use receiver_fleet::{ReceiverFleet, RejectLog};
 
 use crate::output::recent::Recent;
 use axum::extract::{Request, State};

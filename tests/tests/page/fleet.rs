@@ -206,6 +206,8 @@ pub fn agent(tenant: &str, node: &str) -> AgentStatus {
         spool_bytes: 0,
         front_bytes: 9_000,
         quarantined_segments: 0,
+        conflicts: 0,
+        certificate_expires_ms: None,
         books: vec![Books {
             signal: "metrics".into(),
             output: "prometheus".into(),

@@ -18,7 +18,7 @@ mod main_series;
 mod seen;
 mod selector;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod values;
 
 pub use history::{EMPTY_POINT, HistoryView, Point, STEP_MS, STEPS, TRACKS, Track, TrackView};
