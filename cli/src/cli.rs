@@ -158,10 +158,10 @@ pub struct IssueArgs {
     #[arg(long, value_name = "NAME")]
     pub aggregator: Option<String>,
     /// A DNS name by which agents reach the aggregator; can be repeated.
-    #[arg(long, value_name = "NAME", requires = "aggregator")]
+    #[arg(long, value_name = "NAME", requires = "aggregator", conflicts_with = "node")]
     pub dns: Vec<String>,
     /// An address by which agents reach the aggregator; can be repeated.
-    #[arg(long, value_name = "ADDRESS", requires = "aggregator")]
+    #[arg(long, value_name = "ADDRESS", requires = "aggregator", conflicts_with = "node")]
     pub address: Vec<IpAddr>,
     /// How many days it is valid.
     #[arg(long, value_name = "DAYS")]
