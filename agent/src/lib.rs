@@ -2,6 +2,7 @@
 
 pub mod intake;
 pub mod pipeline;
+pub mod positions;
 pub mod rejects;
 pub mod source;
 pub mod spool;
