@@ -127,3 +127,36 @@ impl ScrapeMetrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::emit::Emitter;
+    use super::*;
+
+    struct Panics {
+        times: u32,
+        metric: Metric,
+    }
+
+    impl Collector for Panics {
+        fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
+            out.emit(&self.metric, &[], 1.0);
+            self.times = self.times.saturating_sub(1);
+            assert!(self.times == 0, "a bug");
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_fails_one_run_of_one_collector() {
+        let panics = Panics { times: 2, metric: Metric::gauge("node_x", "X.", &[]) };
+        let mut task = Task::new(CollectorKind::Stat, Box::new(panics));
+        for (scrape, success) in [(1, false), (2, true), (3, true)] {
+            task.prepare(scrape);
+            task.run();
+            assert_eq!(task.done(scrape).map(|done| done.success), Some(success));
+            assert_eq!(task.segment().values().len(), usize::from(success));
+            assert_eq!(task.segment().series().len(), usize::from(success));
+        }
+    }
+}
