@@ -246,6 +246,31 @@ fn a_hung_mount_is_reported_holds_up_nobody_and_comes_back() {
 }
 
 #[test]
+fn many_mounts_that_hang_from_the_start_do_not_take_the_others_time() {
+    let tree = Tree::recorded("weird");
+    let mut table: Vec<_> =
+        (0..6).map(|n| format!("{n} 1 0:9{n} / /dead{n} rw - nfs dead:/{n} rw")).collect();
+    table.push("27 1 8:1 / / rw - ext4 /dev/sda1 rw".into());
+    tree.write("proc/1/mountinfo", table.join("\n").as_bytes());
+    let system = FixedSystem::new();
+    let _held: Vec<_> = (0..6).map(|n| system.hang(&format!("/dead{n}"))).collect();
+    let settings = Settings { mount_timeout: Duration::from_millis(500), ..tree.settings() };
+    let mut source = source(settings, system);
+    let hung =
+        |all: &BTreeMap<String, f64>| all.keys().filter(|key| key.contains("mountpoint timeout")).count() / 2;
+    let mut reported = 0;
+    eventually(|| {
+        let all = samples(source.collect_blocking(0).last().unwrap());
+        assert_eq!(success(&all, "filesystem"), 1.0);
+        let root = r#"node_filesystem_device_error{device="/dev/sda1",device_error="",fstype="ext4",mountpoint="/"}"#;
+        assert_eq!(all[root], 0.0);
+        assert!(hung(&all) > reported || reported == 6, "each scrape finds more of them");
+        reported = hung(&all);
+        reported == 6
+    });
+}
+
+#[test]
 fn a_collector_that_hangs_is_reported_and_the_rest_goes_out() {
     let tree = Tree::recorded("weird");
     let fifo = tree.dir.path().join("proc/loadavg");
