@@ -18,3 +18,4 @@
 pub mod books;
 pub mod core;
 mod cursor;
+pub mod effect;

@@ -311,12 +311,8 @@ pub fn uplink(context: Context) -> (UplinkHandle, mpsc::UnboundedReceiver<Uplink
     let (report, reports) = watch::channel(HeartbeatReport::default());
     let windows = Arc::new(ArcSwapOption::empty());
     let status = Arc::new(StatusCell::new(&context.registry));
-    let handle = UplinkHandle {
-        sends,
-        windows: windows.clone(),
-        report: Arc::new(report),
-        status: status.clone(),
-    };
+    let handle =
+        UplinkHandle { sends, windows: windows.clone(), report: Arc::new(report), status: status.clone() };
     let uplink = Uplink { context, sends: send_queue, events, windows, report: reports, status };
     (handle, event_queue, uplink)
 }
