@@ -1,5 +1,8 @@
 //! The agent: sources, batches, spool, uplink. `ARCHITECTURE.md` has the map; `app` wires everything.
 
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod intake;
 pub mod pipeline;
 pub mod positions;
