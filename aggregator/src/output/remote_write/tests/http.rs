@@ -173,8 +173,11 @@ async fn failures_of_the_moment_cost_nothing() {
     for protocol in BOTH {
         let rig = all_arrive(Kind::Prometheus, protocol, vec![answer(500), answer(503), answer(429)]).await;
         let text = rig.registry.render();
-        assert!(text.contains("pegel_output_requests_total{code=\"503\",output=\"o\"} 1")
-            || text.contains("pegel_output_requests_total{output=\"o\",code=\"503\"} 1"), "{text}");
+        assert!(
+            text.contains("pegel_output_requests_total{code=\"503\",output=\"o\"} 1")
+                || text.contains("pegel_output_requests_total{output=\"o\",code=\"503\"} 1"),
+            "{text}"
+        );
         assert!(text.contains("pegel_output_retries_total{output=\"o\",tenant=\"acme\"} 3"), "{text}");
         assert!(rig.output.health().ok);
     }
@@ -323,7 +326,7 @@ async fn one_tenants_trouble_delays_no_other() {
     let server = rig.server.clone();
     let limited = async || {
         while server.lock().seen.is_empty() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), limited()).await.unwrap();
@@ -362,7 +365,7 @@ async fn a_connection_that_is_reset_or_refused_is_tried_again() {
     };
     let health = async || {
         while rig.output.health().ok {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), health()).await.unwrap();
@@ -408,7 +411,7 @@ async fn a_missing_credential_file_is_named_and_nothing_is_sent() {
     rig.submit(false);
     let named = async || {
         while !rig.output.health().detail.contains("/no/such/file") {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), named()).await.unwrap();
@@ -422,7 +425,7 @@ async fn forgetting_a_session_drops_what_it_queued() {
     rig.submit(false);
     let failed = async || {
         while rig.output.health().ok {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), failed()).await.unwrap();
