@@ -81,9 +81,7 @@ impl FrameReader {
         message: &'static str,
     ) -> Result<Option<M>, FramingError> {
         let Some(frame) = self.next_frame()? else { return Ok(None) };
-        M::decode(frame)
-            .map(Some)
-            .map_err(|e| FramingError::BadMessage { message, reason: e.to_string() })
+        M::decode(frame).map(Some).map_err(|e| FramingError::BadMessage { message, reason: e.to_string() })
     }
 
     /// Bytes that arrived and are not a whole frame yet.

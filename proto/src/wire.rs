@@ -231,7 +231,8 @@ impl AckReader {
                 }),
             }
         }
-        let parked = if lifts { Some(None) } else { (!frame.parked.is_empty()).then_some(Some(frame.parked)) };
+        let parked =
+            if lifts { Some(None) } else { (!frame.parked.is_empty()).then_some(Some(frame.parked)) };
         if frame.up_to_delta == 0 {
             return Ok(parked.map(|parked| Acked { parked: Some(parked), ..Acked::default() }));
         }

@@ -296,7 +296,8 @@ impl CertificateAuthority {
             reason,
         };
         let text = read(&path)?;
-        let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|e| malformed(e.to_string()))?;
+        let (_, pem) =
+            x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|e| malformed(e.to_string()))?;
         let (_, crl) = x509_parser::revocation_list::CertificateRevocationList::from_der(&pem.contents)
             .map_err(|e| malformed(e.to_string()))?;
         let number = crl.crl_number().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);

@@ -9,6 +9,7 @@ pub mod oracle;
 pub mod pegel;
 pub mod process;
 pub mod prometheus;
+pub mod udp_proxy;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -62,9 +62,7 @@ fn interleave(addresses: Vec<SocketAddr>, first_is_v6: bool) -> Vec<SocketAddr> 
 /// Spreads agents over aggregators: each node has its own order of preference, the same every time (rendezvous
 /// hashing), so that the loss of one aggregator moves only its own agents.
 pub(super) fn prefer<T>(items: &mut [T], node: &str, key: impl Fn(&T) -> String) {
-    items.sort_by_cached_key(|item| {
-        xxhash_rust::xxh3::xxh3_64(format!("{node}\0{}", key(item)).as_bytes())
-    });
+    items.sort_by_cached_key(|item| xxhash_rust::xxh3::xxh3_64(format!("{node}\0{}", key(item)).as_bytes()));
 }
 
 #[cfg(test)]
@@ -87,7 +85,8 @@ mod tests {
 
     #[test]
     fn families_alternate() {
-        let parse = |texts: &[&str]| -> Vec<SocketAddr> { texts.iter().map(|t| t.parse().unwrap()).collect() };
+        let parse =
+            |texts: &[&str]| -> Vec<SocketAddr> { texts.iter().map(|t| t.parse().unwrap()).collect() };
         assert_eq!(
             interleave(parse(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"]), true),
             parse(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"])

@@ -157,8 +157,9 @@ pub(super) fn read_welcome(
     for output in welcome.outputs {
         // A signal that a newer aggregator knows is no concern of this agent.
         let Some(signal) = output.signal().to_domain() else { continue };
-        let name = OutputName::parse(&output.name)
-            .map_err(|e| ControlError(format!("the aggregator announced an output whose name is bad: {e}")))?;
+        let name = OutputName::parse(&output.name).map_err(|e| {
+            ControlError(format!("the aggregator announced an output whose name is bad: {e}"))
+        })?;
         outputs.push(AnnouncedOutput {
             name,
             signal,
@@ -173,7 +174,9 @@ pub(super) fn read_welcome(
         name: wire::cut(&welcome.aggregator_name, 253),
         outputs,
         limits: Limits {
-            max_frame_bytes: usize::try_from(limits.max_frame_bytes).unwrap_or(usize::MAX).min(caps::MAX_FRAME_BYTES),
+            max_frame_bytes: usize::try_from(limits.max_frame_bytes)
+                .unwrap_or(usize::MAX)
+                .min(caps::MAX_FRAME_BYTES),
             max_in_flight_bytes: usize::try_from(limits.max_in_flight_bytes).unwrap_or(usize::MAX),
             max_series: usize::try_from(limits.max_series).unwrap_or(usize::MAX).min(caps::MAX_STREAM_SERIES),
         },

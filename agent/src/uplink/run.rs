@@ -31,7 +31,11 @@ struct Dialer {
 }
 
 impl Dialer {
-    async fn dial(&self, last: &[SocketAddr], without: Option<SocketAddr>) -> Result<Connected, ConnectError> {
+    async fn dial(
+        &self,
+        last: &[SocketAddr],
+        without: Option<SocketAddr>,
+    ) -> Result<Connected, ConnectError> {
         let node = self.context.tls.own().identity.node;
         let mut found = candidates(&self.aggregators, node.as_str(), last).await?;
         found.retain(|c| Some(c.address) != without);

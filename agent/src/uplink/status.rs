@@ -68,7 +68,8 @@ impl StatusCell {
     pub(super) fn new(registry: &Registry) -> Self {
         let cell: Arc<Mutex<Cell>> = Arc::default();
         let gauge = |name, help| registry.gauge(name, help, &[]);
-        let connected = gauge("pegel_uplink_connected", "1 while the agent has a session with an aggregator.");
+        let connected =
+            gauge("pegel_uplink_connected", "1 while the agent has a session with an aggregator.");
         let rtt = gauge("pegel_uplink_rtt_seconds", "Round trip to the aggregator.");
         let skew = gauge(
             "pegel_uplink_clock_skew_seconds",

@@ -36,9 +36,8 @@ impl Windows {
     pub(super) fn take(&self, stream: &StreamKey, bytes: usize) -> bool {
         let mut streams = self.streams.lock();
         let first_attempt = self.first_attempt;
-        let window = streams
-            .entry(stream.clone())
-            .or_insert(Window { attempt: first_attempt, in_flight_bytes: 0 });
+        let window =
+            streams.entry(stream.clone()).or_insert(Window { attempt: first_attempt, in_flight_bytes: 0 });
         let limit = self.limit_bytes.load(Ordering::Relaxed);
         let fits = window.in_flight_bytes == 0 || window.in_flight_bytes + bytes <= limit;
         if fits {

@@ -40,8 +40,7 @@ pub struct CertificateView {
 pub fn show(path: &Path) -> Result<Vec<CertificateView>, PkiError> {
     let malformed =
         |reason: String| PkiError::Malformed { path: path.into(), what: "a PEM certificate", reason };
-    std::fs::metadata(path)
-        .map_err(|reason| PkiError::Io { doing: "read", path: path.into(), reason })?;
+    std::fs::metadata(path).map_err(|reason| PkiError::Io { doing: "read", path: path.into(), reason })?;
     let chain = read_certificates(path).map_err(|e| malformed(e.to_string()))?;
     chain.iter().map(|der| certificate_view(der).map_err(malformed)).collect()
 }

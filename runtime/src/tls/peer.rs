@@ -33,9 +33,13 @@ impl PeerError {
     pub(super) fn rejected(error: &rustls::Error) -> Self {
         use rustls::CertificateError as C;
         Self::Rejected(match error {
-            rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "it has expired".into(),
+            rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
+                "it has expired".into()
+            }
             rustls::Error::InvalidCertificate(C::Revoked) => "it was revoked".into(),
-            rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => "it comes from another CA".into(),
+            rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
+                "it comes from another CA".into()
+            }
             other => other.to_string(),
         })
     }

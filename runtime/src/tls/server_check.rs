@@ -20,7 +20,8 @@ pub(super) struct ServerCheck {
 
 impl ServerCheck {
     pub(super) fn new(material: &Material, trust_domain: &str) -> Result<Self, TlsError> {
-        let mut chain = WebPkiServerVerifier::builder_with_provider(material.roots.clone(), crypto_provider());
+        let mut chain =
+            WebPkiServerVerifier::builder_with_provider(material.roots.clone(), crypto_provider());
         if !material.crls.is_empty() {
             chain = chain
                 .with_crls(material.crls.iter().cloned())

@@ -58,7 +58,9 @@ fn expired_foreign_revoked_and_misused_certificates_are_refused_in_words() {
     let reason = |result: Result<PeerCertificate, PeerError>| result.unwrap_err().to_string();
 
     assert!(reason(receiver.verify_peer(&chain(&agent), later)).contains("expired"));
-    assert!(reason(receiver.verify_peer(&chain(&issue_agent(&other, "n1", DAY)), now)).contains("another CA"));
+    assert!(
+        reason(receiver.verify_peer(&chain(&issue_agent(&other, "n1", DAY)), now)).contains("another CA")
+    );
     assert!(receiver.verify_peer(&chain(&aggregator), now).is_err());
     assert_eq!(receiver.verify_peer(&[], now), Err(PeerError::Missing));
 
