@@ -4,4 +4,5 @@ pub mod intake;
 pub mod pipeline;
 pub mod rejects;
 pub mod source;
+pub mod spool;
 pub mod uplink;

@@ -38,7 +38,8 @@ impl Exporter {
                     async move { Ok::<_, Infallible>(Response::new(Full::new(page(scrape, series)))) }
                 });
                 tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service),
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(socket), service),
                 );
             }
         });

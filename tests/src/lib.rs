@@ -6,7 +6,6 @@
 pub mod exporter;
 pub mod http;
 pub mod oracle;
-pub mod pegel;
 pub mod process;
 pub mod prometheus;
 pub mod udp_proxy;

@@ -22,7 +22,8 @@ pub fn holdings(raw: &BTreeMap<String, RawSamples>, series: u64, served: u64) ->
     let mut samples = 0;
     for (labels, values) in raw {
         let metric: serde_json::Value = serde_json::from_str(labels).map_err(|e| e.to_string())?;
-        let number: u64 = metric["series"].as_str().and_then(|s| s.parse().ok()).ok_or("a series without number")?;
+        let number: u64 =
+            metric["series"].as_str().and_then(|s| s.parse().ok()).ok_or("a series without number")?;
         let mut last = 0;
         for (at_ms, value) in values {
             let value = *value as u64;

@@ -30,8 +30,13 @@ impl Prometheus {
         let port = free_port();
         std::fs::create_dir_all(dir).expect("a directory");
         let process = Self::spawn(&program, dir, port, out_of_order_window);
-        let mut prometheus =
-            Self { process, port, dir: dir.to_owned(), program, out_of_order_window: out_of_order_window.to_owned() };
+        let mut prometheus = Self {
+            process,
+            port,
+            dir: dir.to_owned(),
+            program,
+            out_of_order_window: out_of_order_window.to_owned(),
+        };
         prometheus.ready().await;
         Some(prometheus)
     }
@@ -92,8 +97,11 @@ impl Prometheus {
     /// All raw samples that match a selector up to `at_ms`, over `hours` before it, by label set (as JSON text).
     pub async fn raw(&self, selector: &str, hours: u32, at_ms: i64) -> Option<BTreeMap<String, RawSamples>> {
         let time = at_ms as f64 / 1000.0;
-        let url =
-            format!("{}/api/v1/query?query={}&time={time}", self.url(), escape(&format!("{selector}[{hours}h]")));
+        let url = format!(
+            "{}/api/v1/query?query={}&time={time}",
+            self.url(),
+            escape(&format!("{selector}[{hours}h]"))
+        );
         let answer = get_json(&url).await?;
         let mut all = BTreeMap::new();
         for series in answer["data"]["result"].as_array()? {

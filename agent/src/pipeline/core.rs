@@ -63,6 +63,8 @@ pub enum Effect {
         output: OutputName,
         /// The first batch wanted.
         from: BatchSeq,
+        /// The last batch that the spool is known to have taken.
+        up_to: BatchSeq,
     },
     /// No cursor needs batches up to here any more.
     Trim(BatchSeq),
@@ -79,29 +81,33 @@ pub enum Effect {
     Remember,
 }
 
-/// The spool lost data: a full quota, or damage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The spool lost batches: a full quota, or damage.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpoolLoss {
-    /// All up to this batch is gone.
-    pub last: BatchSeq,
-    /// Records that the spool still holds beyond it.
-    pub remaining_records: u64,
+    /// The lost batches and their records.
+    pub batches: Vec<(BatchSeq, u64)>,
     /// Why.
     pub reason: DropReason,
 }
 
-/// What became of a [`Effect::Store`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stored {
-    /// All of it is on disk; older data may have given way.
-    Done {
-        /// What was dropped to make room.
-        lost: Vec<SpoolLoss>,
-    },
-    /// Nothing of it is: the quota is full and its policy keeps the oldest.
+/// Why the spool took nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreFailure {
+    /// The quota is full and its policy keeps the oldest.
     Full,
-    /// Nothing of it is: the disk refused.
-    Failed,
+    /// The disk refused or does not answer.
+    Disk,
+}
+
+/// What became of a [`Effect::Store`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stored {
+    /// The batches up to this one are on disk; none of them if absent.
+    pub up_to: Option<BatchSeq>,
+    /// Why those behind it are not.
+    pub failed: Option<StoreFailure>,
+    /// What the spool lost, to make room or by damage.
+    pub losses: Vec<SpoolLoss>,
 }
 
 /// An acknowledgement of the uplink.
@@ -313,69 +319,81 @@ impl Core {
     /// The answer to [`Effect::Store`].
     pub fn stored(&mut self, now_ms: u64, result: &Stored, effects: &mut Vec<Effect>) {
         self.storing = false;
-        match result {
-            Stored::Done { lost } => {
-                self.store_failures = 0;
+        let mut kept = VecDeque::with_capacity(self.front.len());
+        for mut entry in std::mem::take(&mut self.front) {
+            if entry.storing && result.up_to.is_some_and(|up_to| entry.batch.seq <= up_to) {
+                self.front_bytes -= entry.batch.resident_bytes();
+                self.spool_last = self.spool_last.max(entry.batch.seq);
                 self.spool_in_use = true;
                 // What was stored may have been acknowledged while it was written.
                 self.trimmed = BatchSeq(0);
-                let mut kept = VecDeque::with_capacity(self.front.len());
-                for entry in std::mem::take(&mut self.front) {
-                    if entry.storing {
-                        self.front_bytes -= entry.batch.resident_bytes();
-                        self.spool_last = self.spool_last.max(entry.batch.seq);
-                        let (seq, records) = (entry.batch.seq, entry.batch.samples());
-                        for cursor in self.all_cursors() {
-                            cursor.on_stored(seq, records);
-                        }
-                    } else {
-                        kept.push_back(entry);
-                    }
+                let (seq, records) = (entry.batch.seq, entry.batch.samples());
+                for cursor in self.all_cursors() {
+                    cursor.on_stored(seq, records);
                 }
-                self.front = kept;
-                for loss in lost {
-                    self.spool_lost(*loss);
-                }
+            } else {
+                entry.storing = false;
+                kept.push_back(entry);
             }
-            Stored::Full | Stored::Failed => {
-                for entry in &mut self.front {
-                    entry.storing = false;
-                }
-                let backoff = self.settings.store_retry.as_millis() as u64;
-                self.store_again_at_ms =
-                    now_ms + (backoff << self.store_failures.min(5)).min(STORE_RETRY_MAX_MS);
-                self.store_failures += 1;
-                self.store_full = *result == Stored::Full;
-                self.relieve_front();
-            }
+        }
+        self.front = kept;
+        self.spool_lost(&result.losses);
+        if let Some(failure) = result.failed {
+            let backoff = self.settings.store_retry.as_millis() as u64;
+            self.store_again_at_ms = now_ms + (backoff << self.store_failures.min(5)).min(STORE_RETRY_MAX_MS);
+            self.store_failures += 1;
+            self.store_full = failure == StoreFailure::Full;
+            self.relieve_front();
+        } else {
+            self.store_failures = 0;
         }
         self.settle_down(now_ms, effects);
     }
 
-    /// The spool lost data outside a store: damage found on reading.
-    pub fn spool_lost(&mut self, loss: SpoolLoss) {
-        for cursor in self.all_cursors() {
-            cursor.on_spool_lost(loss.last, loss.remaining_records, loss.reason);
+    /// The spool lost batches.
+    pub fn spool_lost(&mut self, losses: &[SpoolLoss]) {
+        for loss in losses {
+            for cursor in self.all_cursors() {
+                cursor.on_spool_lost(loss);
+            }
+        }
+    }
+
+    /// The place up to which an output's batches are taken up; what the spool holds beyond is still to be read.
+    pub fn taken(&self, output: Option<&OutputName>) -> Option<BatchSeq> {
+        match output {
+            Some(output) => self.cursors.get(output).map(|c| c.taken),
+            None => self.unassigned.as_ref().map(|c| c.taken),
+        }
+    }
+
+    /// Sets an output's books right after a loss whose extent the spool does not know: it holds so many records
+    /// beyond [`Core::taken`]. Not while a store is under way.
+    pub fn recount(&mut self, output: Option<&OutputName>, records_beyond: u64) {
+        let cursor = match output {
+            Some(output) => self.cursors.get_mut(output),
+            None => self.unassigned.as_mut(),
+        };
+        if let Some(cursor) = cursor {
+            cursor.recount(records_beyond);
         }
     }
 
     /// The answer to [`Effect::Load`]: batches in order, none if the spool has nothing from there on.
+    /// `asked_up_to` is the effect's.
     pub fn loaded(
         &mut self,
         now_ms: u64,
         output: &OutputName,
+        asked_up_to: BatchSeq,
         batches: Vec<Arc<MetricsBatch>>,
         effects: &mut Vec<Effect>,
     ) {
         if let Some(cursor) = self.cursors.get_mut(output) {
             cursor.loading = false;
             if batches.is_empty() {
-                // Nothing from there on up to what the spool had when asked: those numbers exist no longer.
-                let gap_end = self.front.front().map_or(self.spool_last, |f| BatchSeq(f.batch.seq.0 - 1));
-                let last = self.spool_last.min(gap_end);
-                if cursor.taken < last {
-                    cursor.on_spool_lost(last, 0, DropReason::Damaged);
-                }
+                // Nothing is left from there on: those numbers exist no longer, and losses were told separately.
+                cursor.taken = cursor.taken.max(asked_up_to);
             }
             for batch in batches {
                 // A loss that was reported meanwhile has moved the place on.
@@ -501,7 +519,8 @@ impl Core {
                     None if self.spool_last > cursor.taken => {
                         if !cursor.loading {
                             cursor.loading = true;
-                            effects.push(Effect::Load { output: output.clone(), from: cursor.taken.next() });
+                            let (from, up_to) = (cursor.taken.next(), self.spool_last);
+                            effects.push(Effect::Load { output: output.clone(), from, up_to });
                         }
                         break;
                     }

@@ -1,6 +1,7 @@
 //! One output's place in the sequence of batches, and its books.
 
 use super::books::{Books, DropReason};
+use super::core::SpoolLoss;
 use pegel_proto::batch::{BatchSeq, MetricsBatch};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -111,22 +112,28 @@ impl Cursor {
         }
     }
 
-    /// The spool lost all up to `last`; it holds `remaining_records` beyond. What this cursor holds in memory
-    /// itself is not lost.
-    pub fn on_spool_lost(&mut self, last: BatchSeq, remaining_records: u64, reason: DropReason) {
-        if self.acked >= last {
-            return;
+    /// The spool lost batches. What this cursor holds in memory itself is not lost to it.
+    pub fn on_spool_lost(&mut self, loss: &SpoolLoss) {
+        let acked = self.acked;
+        for &(seq, records) in loss.batches.iter().filter(|(seq, _)| *seq > acked) {
+            self.books.spooled -= records.min(self.books.spooled);
+            let in_memory = self.held_mut().find(|h| h.batch.seq == seq).map(|h| h.stored = false).is_some();
+            if in_memory {
+                self.books.in_front += records;
+            } else {
+                self.books.drop_records(loss.reason, records);
+            }
         }
-        let mut saved = 0;
-        for held in self.held_mut().filter(|h| h.stored && h.batch.seq <= last) {
-            held.stored = false;
-            saved += held.batch.samples();
-        }
-        let lost = self.books.spooled.saturating_sub(remaining_records + saved);
-        self.books.spooled -= lost + saved;
-        self.books.in_front += saved;
-        self.books.drop_records(reason, lost);
-        self.taken = self.taken.max(last);
+    }
+
+    /// The spool holds so many records beyond what was taken up: the books follow.
+    pub fn recount(&mut self, records_beyond: u64) {
+        let in_memory: u64 = self.held_mut().filter(|h| h.stored).map(|h| h.batch.samples()).sum();
+        let holds = in_memory + records_beyond;
+        let lost = self.books.spooled.saturating_sub(holds);
+        self.books.collected += holds.saturating_sub(self.books.spooled);
+        self.books.spooled = holds;
+        self.books.drop_records(DropReason::Damaged, lost);
     }
 
     /// Takes a settled batch out of flight.

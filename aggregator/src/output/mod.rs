@@ -2,4 +2,3 @@
 
 pub mod recent;
 pub mod remote_write;
-//! Where batches go: one module an output.

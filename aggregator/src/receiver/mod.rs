@@ -217,7 +217,10 @@ impl Receiver {
             endpoint.set_server_config(None);
         }
         let sessions = &self.shared.context.sessions;
-        tracing::info!(sessions = sessions.live_count(), "going away: agents are told to use another aggregator");
+        tracing::info!(
+            sessions = sessions.live_count(),
+            "going away: agents are told to use another aggregator"
+        );
         self.shared.drain.cancel();
         let _ = tokio::time::timeout(self.shared.context.settings.drain, sessions.all_ended()).await;
         for endpoint in &self.endpoints {

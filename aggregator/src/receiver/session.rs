@@ -107,9 +107,9 @@ pub(super) async fn run(shared: Arc<Shared>, incoming: quinn::Incoming, pending:
         },
         Err(_) => return,
     };
-    let opened = tokio::time::timeout(hello_timeout, open(&shared, &connection)).await.unwrap_or_else(|_| {
-        Err(SessionError::Protocol("no hello within the time allowed".into()))
-    });
+    let opened = tokio::time::timeout(hello_timeout, open(&shared, &connection))
+        .await
+        .unwrap_or_else(|_| Err(SessionError::Protocol("no hello within the time allowed".into())));
     drop(pending);
     let result = match opened {
         Ok(opened) => serve(&shared, &connection, opened).await,
@@ -222,8 +222,7 @@ async fn serve(
         peer: connection.remote_address(),
     });
     let now_ms = (shared.context.wall_clock_ms)();
-    let registered =
-        table.register(&info, connection.clone(), chain, certificate.not_after_seconds, now_ms);
+    let registered = table.register(&info, connection.clone(), chain, certificate.not_after_seconds, now_ms);
     if registered.conflict {
         shared.counters.conflicts.inc();
         tracing::warn!(

@@ -5,7 +5,7 @@ use crate::metrics::{Block, Family, Labels, Series, SeriesSet};
 use std::sync::Arc;
 
 /// Keeps what was described, and the blocks of one frame.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Collector {
     targets: Vec<Option<Arc<Labels>>>,
     series: Vec<Option<Arc<Series>>>,

@@ -22,7 +22,7 @@ const MAX_CHUNK_BYTES: usize = caps::MAX_FRAME_BYTES;
 const SCRATCH_KEPT: usize = 4096;
 
 /// Reads frames back. Never panics, never allocates more than its limits allow, whatever the bytes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Decoder {
     limits: DecoderLimits,
     tables: Tables,
@@ -71,6 +71,11 @@ impl Decoder {
         let blocks = std::mem::take(&mut collector.blocks);
         self.collector = Some(collector);
         result.map(|()| blocks)
+    }
+
+    /// What the frames so far leave for the check of the next.
+    pub(crate) fn chain(&self) -> u32 {
+        self.chain
     }
 
     /// About how much memory the decoder holds, in bytes, without what its visitor keeps.

@@ -18,12 +18,12 @@ pub(super) const SLOW: u16 = 160;
 /// How many decisions a series' own context remembers, about.
 pub(super) const FAST: u16 = 24;
 
-/// `65536 / (n + 1.6)`: the rate after n decisions.
-const RATES: [u32; 256] = {
+/// `32768 / (n + 1.6)`: the rate after n decisions.
+static RATES: [i32; 256] = {
     let mut rates = [0; 256];
     let mut n = 0;
     while n < 256 {
-        rates[n] = (655360 / (10 * n + 16)) as u32;
+        rates[n] = (327_680 / (10 * n + 16)) as i32;
         n += 1;
     }
     rates
@@ -35,14 +35,12 @@ impl Prob {
         Self { p, seen: 0 }
     }
 
+    #[inline]
     fn learn(&mut self, bit: bool, memory: u16) {
-        let target = if bit { 65535 } else { 0 };
-        let rate = RATES[usize::from(self.seen) & 255] as i32;
-        let step = ((i64::from(target - i32::from(self.p)) * i64::from(rate)) >> 16) as i32;
-        self.p = (i32::from(self.p) + step) as u16;
-        if self.seen < memory {
-            self.seen += 1;
-        }
+        let target = -i32::from(bit) & 65535;
+        let rate = RATES[usize::from(self.seen) & 255];
+        self.p = (i32::from(self.p) + ((target - i32::from(self.p)) * rate >> 15)) as u16;
+        self.seen += u16::from(self.seen < memory);
     }
 
     /// Codes one decision by this probability alone.
@@ -53,6 +51,7 @@ impl Prob {
         bit
     }
 
+    #[inline]
     fn stretched(self) -> i32 {
         i32::from(STRETCH[usize::from(self.p >> 4)])
     }
@@ -82,7 +81,7 @@ const fn squash(x: i32) -> i32 {
 }
 
 /// The inverse of [`squash`].
-const STRETCH: [i16; 4096] = {
+static STRETCH: [i16; 4096] = {
     let mut table = [2047; 4096];
     let mut filled = 0;
     let mut x = -2047;
@@ -93,6 +92,17 @@ const STRETCH: [i16; 4096] = {
             filled += 1;
         }
         x += 1;
+    }
+    table
+};
+
+/// [`squash`] of -2048 to 2047.
+static SQUASH: [u16; 4096] = {
+    let mut table = [0; 4096];
+    let mut at = 0;
+    while at < 4096 {
+        table[at] = squash(at as i32 - 2048) as u16;
+        at += 1;
     }
     table
 };
@@ -119,12 +129,12 @@ impl Mixer {
         bit: bool,
     ) -> bool {
         let inputs = [first.stretched(), second.stretched(), own.stretched()];
-        let dot: i64 = inputs.iter().zip(&self.0).map(|(x, w)| i64::from(*x) * i64::from(*w)).sum();
-        let p = squash((dot >> 16).clamp(-2047, 2047) as i32);
+        let dot: i32 = inputs.iter().zip(&self.0).map(|(x, w)| x * w).sum();
+        let p = i32::from(SQUASH[((dot >> 16).clamp(-2048, 2047) + 2048) as usize]);
         let bit = coder.bit((p as u32) << 4 | 8, bit);
         let error = ((i32::from(bit) << 12) - p) * LEARNING_RATE;
         for (weight, x) in self.0.iter_mut().zip(inputs) {
-            *weight += (x * error + 0x2000) >> 14;
+            *weight = (*weight + ((x * error + 0x2000) >> 14)).clamp(-MAX_WEIGHT, MAX_WEIGHT);
         }
         first.learn(bit, SLOW);
         second.learn(bit, SLOW);
@@ -133,4 +143,7 @@ impl Mixer {
     }
 }
 
+/// How fast weights follow. Three inputs of at most 2^11 times this error of at most 2^15 stay within 32 bits.
 const LEARNING_RATE: i32 = 6;
+/// A weight of 4.0: three inputs of at most 2^11 times it stay within 32 bits.
+const MAX_WEIGHT: i32 = 1 << 18;

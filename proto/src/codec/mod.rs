@@ -47,6 +47,13 @@ fn frame_check(chain: u32, bytes: &[u8]) -> u32 {
     crc.finalize()
 }
 
+/// Puts the check under bytes as an encoder would whose last frame left `chain`: for fuzzing, so that arbitrary bytes
+/// get past it.
+pub(crate) fn seal(chain: u32, bytes: &mut Vec<u8>) {
+    let check = frame_check(chain, bytes);
+    bytes.extend_from_slice(&check.to_le_bytes());
+}
+
 /// What a frame leaves for the check of the next: its own check and all values so far.
 fn next_chain(check: u32, digest: u64) -> u32 {
     check ^ (digest >> 16) as u32

@@ -174,7 +174,7 @@ const STEPS: usize = 16;
 const TWIN_SLOTS: usize = 512;
 
 /// What all series of a stream have in common.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Contexts {
     quiet_group: [Prob; 8],
     quiet: [Prob; 2],
@@ -278,7 +278,7 @@ pub(super) fn code_flag<C: Coder>(prob: &mut Prob, c: &mut C, flag: bool) -> boo
 }
 
 /// The state of one stream's values.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Values {
     pub(super) series: Vec<SeriesState>,
     pub(super) models: Vec<Model>,

@@ -80,11 +80,8 @@ impl Coder for RangeEncoder {
     #[inline]
     fn bit(&mut self, p: u32, bit: bool) -> bool {
         let middle = split(self.low, self.high, p);
-        if bit {
-            self.high = middle;
-        } else {
-            self.low = middle + 1;
-        }
+        self.high = if bit { middle } else { self.high };
+        self.low = if bit { self.low } else { middle + 1 };
         while (self.low ^ self.high) >> 24 == 0 {
             self.front.push((self.high >> 24) as u8);
             self.low <<= 8;
@@ -163,11 +160,9 @@ impl Coder for RangeDecoder<'_> {
     fn bit(&mut self, p: u32, _: bool) -> bool {
         let middle = split(self.low, self.high, p);
         let bit = self.code <= middle;
-        if bit {
-            self.high = middle;
-        } else {
-            self.low = middle + 1;
-        }
+        // Written as selections: the outcome is hard to foresee, so a branch on it would cost more than both sides.
+        self.high = if bit { middle } else { self.high };
+        self.low = if bit { self.low } else { middle + 1 };
         while (self.low ^ self.high) >> 24 == 0 {
             self.low <<= 8;
             self.high = (self.high << 8) | 0xff;

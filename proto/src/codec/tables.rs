@@ -8,7 +8,7 @@ use super::model::{Contexts, Number, SeriesState, Values, code_flag, code_number
 use super::range::Coder;
 
 /// A set's order of series.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct SetState {
     pub(super) target: u32,
     pub(super) members: Box<[u32]>,
@@ -40,14 +40,14 @@ pub(super) struct Heading {
 }
 
 /// What dropping a set set free.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Freed {
     pub(super) series: Vec<u32>,
     pub(super) target: Option<u32>,
 }
 
 /// All numbers of one stream and what belongs to them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Tables {
     pub(super) values: Values,
     holders: Vec<u32>,

@@ -39,9 +39,11 @@ struct World {
     backends: BTreeMap<OutputName, Backend>,
     link: bool,
     storing: Option<Vec<Arc<MetricsBatch>>>,
-    loading: Vec<(OutputName, BatchSeq)>,
+    loading: Vec<(OutputName, BatchSeq, BatchSeq)>,
     remembered: Memory,
     ever_dropped: bool,
+    /// What each number stood for when it was sent first.
+    contents: BTreeMap<BatchSeq, Arc<MetricsBatch>>,
 }
 
 const WINDOW: usize = 600;
@@ -63,6 +65,7 @@ impl World {
             storing: None,
             loading: Vec::new(),
             ever_dropped: false,
+            contents: BTreeMap::new(),
         }
     }
 
@@ -79,6 +82,8 @@ impl World {
                         self.seed,
                         batch.seq
                     );
+                    let content = self.contents.entry(batch.seq).or_insert_with(|| batch.clone());
+                    assert_eq!(**content, *batch, "seed {}: number {} is used once", self.seed, batch.seq);
                     backend.received.push((batch.seq, sent_before));
                     backend.unacked.push_back(batch);
                 }
@@ -86,7 +91,7 @@ impl World {
                     assert!(self.storing.is_none(), "seed {}: one store at a time", self.seed);
                     self.storing = Some(batches);
                 }
-                Effect::Load { output, from } => self.loading.push((output, from)),
+                Effect::Load { output, from, up_to } => self.loading.push((output, from, up_to)),
                 Effect::Trim(up_to) => self.disk.retain(|seq, _| *seq > up_to),
                 Effect::Reject { .. } => {}
                 Effect::Remember => self.remembered = self.core.memory(),
@@ -97,43 +102,36 @@ impl World {
         }
     }
 
-    fn above(&self, seq: BatchSeq) -> u64 {
-        self.disk.range(seq.next()..).map(|(_, b)| b.samples()).sum()
-    }
-
     fn answer_store(&mut self, works: bool) {
         let Some(batches) = self.storing.take() else { return };
         let mut effects = Vec::new();
         let result = if works {
+            let up_to = batches.last().map(|b| b.seq);
             for batch in batches {
                 if let Some((last, _)) = self.disk.last_key_value() {
                     assert!(batch.seq > *last, "seed {}: the spool is in order", self.seed);
                 }
                 self.disk.insert(batch.seq, batch);
             }
-            let mut last = None;
+            let mut lost = Vec::new();
             while self.disk.len() > self.quota_batches {
-                last = self.disk.pop_first().map(|(seq, _)| seq);
+                lost.extend(self.disk.pop_first().map(|(seq, batch)| (seq, batch.samples())));
                 self.ever_dropped = true;
             }
-            let lost = last.map(|last| SpoolLoss {
-                last,
-                remaining_records: self.above(last),
-                reason: DropReason::QuotaOldest,
-            });
-            Stored::Done { lost: lost.into_iter().collect() }
+            let losses = vec![SpoolLoss { batches: lost, reason: DropReason::QuotaOldest }];
+            Stored { up_to, failed: None, losses }
         } else {
-            Stored::Failed
+            Stored { failed: Some(StoreFailure::Disk), ..Stored::default() }
         };
         self.core.stored(self.now_ms, &result, &mut effects);
         self.apply(effects);
     }
 
     fn answer_loads(&mut self) {
-        for (output, from) in std::mem::take(&mut self.loading) {
+        for (output, from, up_to) in std::mem::take(&mut self.loading) {
             let batches = self.disk.range(from..).take(3).map(|(_, b)| b.clone()).collect();
             let mut effects = Vec::new();
-            self.core.loaded(self.now_ms, &output, batches, &mut effects);
+            self.core.loaded(self.now_ms, &output, up_to, batches, &mut effects);
             self.apply(effects);
         }
     }

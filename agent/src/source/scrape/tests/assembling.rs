@@ -1,0 +1,1 @@
+//! Bodies and the blocks that they come to.
