@@ -70,7 +70,7 @@ func run(f string, b []byte) (out string) {
 			var pairs [][2]string
 			valid := true
 			l.Range(func(l labels.Label) {
-				if l.Name == labels.MetricName && text[0] != '{' {
+				if l.Name == labels.MetricName && len(text) < len(s) && text[0] != '{' {
 					l.Value = strings.TrimLeft(l.Value, " \t")
 				}
 				valid = valid && utf8.ValidString(l.Name) && utf8.ValidString(l.Value)

@@ -160,11 +160,18 @@ fn label_list<'a>(c: &mut Cursor<'a>, mut named: Option<bool>, sink: &mut impl S
         if c.take(b'}') {
             return Ok(named.unwrap_or_default());
         }
-        let start = c.at;
-        let (name, quoted) = labels::take_name(c)?;
-        if named.is_none() && name.contains(&b'\n') {
-            return Err((start, Fault::OpenString));
-        }
+        let (name, quoted) = match named {
+            // Prometheus does not look into the names of an exemplar's labels, but they end on their line.
+            None if c.peek() == Some(b'"') => {
+                let start = c.at;
+                let name = c.take_quoted()?;
+                if name.contains(&b'\n') {
+                    return Err((start, Fault::OpenString));
+                }
+                (name, true)
+            }
+            _ => labels::take_name(c)?,
+        };
         if quoted && matches!(c.peek(), Some(b',' | b'}')) {
             match named {
                 None => return c.fail(Fault::Equals(c.found())),

@@ -249,7 +249,7 @@ impl<'a> Oracle<'a> {
                 return self.comment();
             }
             self.state = State::Comment;
-            return self.lex();
+            return if self.at == self.body.len() { (Token::Invalid, rest) } else { self.lex() };
         }
         let rules = if self.openmetrics { OPENMETRICS_RULES } else { TEXT_RULES };
         let mut best: Option<(usize, &Rule)> = None;
@@ -374,7 +374,9 @@ impl<'a> Oracle<'a> {
                 _ => return None,
             };
             let name = if is_quoted { &next.1[1..next.1.len() - 1] } else { next.1 };
-            std::str::from_utf8(name).ok()?;
+            if !exemplar {
+                std::str::from_utf8(name).ok()?;
+            }
             next = self.token();
             if is_quoted && !exemplar && matches!(next.0, Token::Comma | Token::Close) {
                 if std::mem::replace(&mut named, true) {

@@ -314,7 +314,7 @@ fn random_bodies_mean_what_the_slow_parser_says() {
     let seed = seed();
     let mut generator = Generator(StdRng::seed_from_u64(seed));
     let mut accepted = 0;
-    for _ in 0..20_000 {
+    for _ in 0..10_000 {
         for format in [Format::Text, Format::OpenMetrics] {
             let body = generator.body(format);
             let ours = read(&body, format);
@@ -323,7 +323,7 @@ fn random_bodies_mean_what_the_slow_parser_says() {
             accepted += usize::from(ours.is_some());
         }
     }
-    assert!((4_000..36_000).contains(&accepted), "{accepted} of 40,000 bodies are accepted");
+    assert!((2_000..18_000).contains(&accepted), "{accepted} of 20,000 bodies are accepted");
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn random_bodies_and_the_corpus_hold_what_fuzzing_checks() {
     let seed = seed();
     eprintln!("PEGEL_SEED={seed}");
     let mut generator = Generator(StdRng::seed_from_u64(seed));
-    for _ in 0..10_000 {
+    for _ in 0..5_000 {
         for (first, format) in [(0, Format::Text), (1, Format::OpenMetrics)] {
             let mut input = vec![first];
             input.extend(generator.body(format));
@@ -364,7 +364,7 @@ fn random_bodies_mean_what_prometheus_says() {
     };
     let seed = seed();
     let mut generator = Generator(StdRng::seed_from_u64(seed));
-    let bodies: Vec<(Format, Vec<u8>)> = (0..20_000)
+    let bodies: Vec<(Format, Vec<u8>)> = (0..10_000)
         .flat_map(|_| [Format::Text, Format::OpenMetrics])
         .map(|format| (format, generator.body(format)))
         .collect();
