@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod intake;
 pub mod pipeline;
+pub mod positions;
 pub mod rejects;
 pub mod source;
 pub mod spool;

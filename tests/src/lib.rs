@@ -3,11 +3,13 @@
 //! Programs of backends come by environment from `scripts/test` (`PEGEL_PROMETHEUS` and so on) or are asked of
 //! `tests/backends/backend`; a suite whose backend can't be had says so and is skipped.
 
+pub mod browser;
 pub mod exporter;
 pub mod http;
 pub mod oracle;
 pub mod process;
 pub mod prometheus;
+pub mod udp_proxy;
 
 use std::future::Future;
 use std::path::PathBuf;

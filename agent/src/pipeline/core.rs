@@ -353,6 +353,21 @@ impl Core {
         self.front.is_empty() && !self.storing
     }
 
+    /// The end has come and the disk took nothing: what is in memory only is dropped, and counted. Returns how many
+    /// samples.
+    pub fn give_up_front(&mut self) -> u64 {
+        self.front.clear();
+        self.front_bytes = 0;
+        let mut most = 0;
+        for cursor in self.all_cursors() {
+            let lost = cursor.books.in_front;
+            cursor.books.in_front = 0;
+            cursor.books.drop_records(DropReason::Shutdown, lost);
+            most = most.max(lost);
+        }
+        most
+    }
+
     /// Whether every announced output has everything.
     pub fn all_settled(&self) -> bool {
         let newest = BatchSeq(self.next_seq.0 - 1);

@@ -7,9 +7,10 @@
 use super::Shared;
 use super::budget::Budget;
 use crate::fanout::{Delivery, Output, Reply, Verdict};
-use crate::receiver::FrameDecoder;
-use crate::session::{AgentInfo, ResolvedBlock};
+use crate::session::{AgentInfo, ResolvedBlock, SeriesBudget, StreamDecoder};
 use pegel_proto::batch::BatchSeq;
+use pegel_proto::caps;
+use pegel_proto::codec::DecoderLimits;
 use pegel_proto::framing::{FrameReader, FramingError, write_frame};
 use pegel_proto::wire::{self, AckWriter, Acked, close};
 use std::collections::VecDeque;
@@ -58,7 +59,7 @@ struct Stream {
     shared: Arc<Shared>,
     info: Arc<AgentInfo>,
     output: Arc<dyn Output>,
-    decoder: Box<dyn FrameDecoder>,
+    decoder: StreamDecoder,
     budget: Budget,
     frames: FrameReader,
     reply: Reply,
@@ -72,11 +73,12 @@ struct Stream {
 pub(super) async fn run(
     shared: Arc<Shared>,
     info: Arc<AgentInfo>,
+    series: Arc<SeriesBudget>,
     connection: quinn::Connection,
     mut send: quinn::SendStream,
     mut recv: quinn::RecvStream,
 ) {
-    let Err(error) = serve(shared.clone(), info.clone(), &mut send, &mut recv).await else { return };
+    let Err(error) = serve(shared.clone(), info.clone(), series, &mut send, &mut recv).await else { return };
     let code = match &error {
         StreamError::Gone => return,
         StreamError::Framing(_) | StreamError::BadSequence => {
@@ -105,6 +107,7 @@ pub(super) async fn run(
 async fn serve(
     shared: Arc<Shared>,
     info: Arc<AgentInfo>,
+    series: Arc<SeriesBudget>,
     send: &mut quinn::SendStream,
     recv: &mut quinn::RecvStream,
 ) -> Result<(), StreamError> {
@@ -117,9 +120,13 @@ async fn serve(
     };
     let output = find_output(&shared, &open)?;
     let (reply, verdicts) = mpsc::unbounded_channel();
+    let limits = DecoderLimits {
+        max_series: shared.context.settings.max_series,
+        max_samples: caps::MAX_BATCH_SAMPLES,
+    };
     let stream = Stream {
         budget: shared.budgets.of(&output.announcement().name, &info.identity.tenant),
-        decoder: (shared.context.decoders)(&info, shared.context.settings.max_series),
+        decoder: StreamDecoder::new(shared.context.symbols.clone(), &info.identity, series, limits),
         output,
         frames,
         reply: Reply(reply),
@@ -192,7 +199,7 @@ impl Stream {
             delta => self.last.checked_add(delta).ok_or(StreamError::BadSequence)?,
         };
         let seq = BatchSeq(self.last);
-        let blocks = self.decoder.decode(&frame.blocks).map_err(StreamError::Decode)?;
+        let blocks = self.decoder.decode(&frame.blocks).map_err(|e| StreamError::Decode(e.to_string()))?;
         let samples: u64 = blocks.iter().map(|b| b.values.len() as u64).sum();
         let counters = &self.shared.counters;
         counters.batches.inc();
