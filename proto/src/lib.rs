@@ -8,8 +8,8 @@ pub mod batch;
 pub mod caps;
 pub mod codec;
 pub mod framing;
+#[doc(hidden)]
 pub mod fuzzing;
 pub mod identity;
 pub mod metrics;
 pub mod wire;
-#[doc(hidden)]

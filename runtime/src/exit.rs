@@ -44,7 +44,11 @@ impl From<Exit> for ExitCode {
 
 /// The exit that an error asks for: 78 if a configuration is at its root, else 1.
 pub fn of_error(error: &anyhow::Error) -> Exit {
-    if error.chain().any(|cause| cause.is::<BadConfig>()) { Exit::Configuration } else { Exit::Runtime }
+    if error.chain().any(<dyn std::error::Error>::is::<BadConfig>) {
+        Exit::Configuration
+    } else {
+        Exit::Runtime
+    }
 }
 
 /// Says an error on stderr and gives its exit code. What was going on comes first, the cause after it.

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod config;
 pub mod exit;
+pub mod generate;
 pub mod http_client;
 pub mod metrics;
 pub mod pki;

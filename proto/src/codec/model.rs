@@ -30,7 +30,7 @@ impl SeriesState {
     }
 }
 
-const PREDICTORS: usize = 3;
+const PREDICTORS: usize = 4;
 const OWN_STEPS: usize = 6;
 
 /// What both ends keep of a series that changes.
@@ -108,8 +108,8 @@ impl Model {
         best
     }
 
-    fn predictions(&self, zeros: u32) -> [i64; PREDICTORS] {
-        [0, (self.rate >> 4) >> zeros, (self.mean >> 4) >> zeros]
+    fn predictions(&self, zeros: u32, neighbour: i64) -> [i64; PREDICTORS] {
+        [0, (self.rate >> 4) >> zeros, (self.mean >> 4) >> zeros, neighbour >> zeros]
     }
 
     /// Takes in a step.
@@ -195,6 +195,8 @@ pub(super) struct Contexts {
     numbers: Vec<Prob>,
     twins: Vec<(u32, u32)>,
     tick: u32,
+    /// The step of the series that changed last.
+    neighbour: i64,
 }
 
 impl Contexts {
@@ -219,6 +221,7 @@ impl Contexts {
             numbers: vec![Prob::default(); NUMBER_KINDS * 64],
             twins: vec![(0, 0); TWIN_SLOTS],
             tick: 0,
+            neighbour: 0,
         }
     }
 
@@ -422,8 +425,10 @@ impl Values {
             let same = self.ctx.twin[usize::from(model.trust)].code(c, step.wrapping_shl(zeros) == delta);
             if same {
                 model.trust = (model.trust + 1).min(15);
-                let predictions = model.predictions(zeros);
-                model.learn(step.wrapping_shl(zeros), zeros, predictions);
+                let predictions = model.predictions(zeros, self.ctx.neighbour);
+                let delta = step.wrapping_shl(zeros);
+                model.learn(delta, zeros, predictions);
+                self.ctx.neighbour = delta;
                 model.tick = tick;
                 return model.scale.value(model.n);
             }
@@ -487,12 +492,13 @@ fn code_delta<C: Coder>(ctx: &mut Contexts, c: &mut C, model: &mut Model, delta:
             zeros = 0;
         }
     }
-    let predictions = model.predictions(zeros);
+    let predictions = model.predictions(zeros, ctx.neighbour);
     let which = model.predictor();
     let rest = (delta >> zeros).wrapping_sub(predictions[which]);
     let rest = code_rest(ctx, c, model, which, rest);
     let delta = predictions[which].wrapping_add(rest).wrapping_shl(zeros);
     model.learn(delta, zeros, predictions);
+    ctx.neighbour = delta;
     delta
 }
 

@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -67,21 +68,17 @@ impl RawAdmin {
 
     /// Resolves the section at a path.
     pub fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> AdminSettings {
-        if self.enabled && !self.allow_remote && !self.listen.0.ip().is_loopback() {
-            mistakes.at(
-                &path.key("listen"),
-                format!(
-                    "{} is reached from other machines, and admin HTTP asks nobody who they are",
-                    self.listen
-                ),
-                "listen on 127.0.0.1 or [::1], or set allow_remote: true",
-            );
+        if self.enabled {
+            refuse_remote(&self.listen, self.allow_remote, path, mistakes);
         }
         AdminSettings {
             enabled: self.enabled,
             listen: self.listen.0,
             hosts: self.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
-            address_file: self.address_file.as_ref().map(|file| file.0.clone()),
+            address_file: self
+                .address_file
+                .as_ref()
+                .map(|file| mistakes.path_of(&path.key("address_file"), file)),
             check_timeout: self.check_timeout.0,
         }
     }
@@ -90,6 +87,19 @@ impl RawAdmin {
 impl Default for RawAdmin {
     fn default() -> Self {
         Self::on_port(0)
+    }
+}
+
+/// Refuses an address that other machines reach unless `allow_remote` is said beside it.
+pub fn refuse_remote(listen: &Listen, allow_remote: bool, path: &Path, mistakes: &mut Mistakes) {
+    if !allow_remote && !listen.0.ip().is_loopback() {
+        let reason =
+            format!("{listen} is reached from other machines, and nobody is asked who they are there");
+        mistakes.at(
+            &path.key("listen"),
+            reason,
+            "listen on 127.0.0.1 or [::1], or set allow_remote: true beside it",
+        );
     }
 }
 
@@ -277,7 +287,7 @@ async fn ready_words(State(shared): State<Arc<Shared>>) -> Response {
     let mut words = String::from("pegel is not ready\n");
     for (name, check) in report["checks"].as_object().into_iter().flatten() {
         if check["status"] != "ok" {
-            words.push_str(&format!("{name}: {}\n", check["detail"].as_str().unwrap_or_default()));
+            let _ = writeln!(words, "{name}: {}", check["detail"].as_str().unwrap_or_default());
         }
     }
     (StatusCode::SERVICE_UNAVAILABLE, words).into_response()
@@ -292,9 +302,10 @@ async fn reload(State(shared): State<Arc<Shared>>) -> Response {
     match tokio::task::spawn_blocking(move || reload()).await {
         Ok(Ok(words)) => format!("{words}\n").into_response(),
         Ok(Err(refused)) => {
-            let status = match refused.bad_configuration {
-                true => StatusCode::UNPROCESSABLE_ENTITY,
-                false => StatusCode::INTERNAL_SERVER_ERROR,
+            let status = if refused.bad_configuration {
+                StatusCode::UNPROCESSABLE_ENTITY
+            } else {
+                StatusCode::INTERNAL_SERVER_ERROR
             };
             (status, format!("{}\n", refused.message)).into_response()
         }

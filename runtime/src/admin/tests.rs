@@ -143,7 +143,7 @@ fn listening_for_other_machines_has_to_be_asked_for() {
     let mut raw = RawAdmin { listen: Listen("0.0.0.0:9464".parse().unwrap()), ..RawAdmin::on_port(0) };
     let mut mistakes = Mistakes::for_tests();
     raw.resolve(&Path::parse("admin"), &mut mistakes);
-    assert!(mistakes.all().concat().contains("set allow_remote: true"), "{:?}", mistakes.all());
+    assert!(mistakes.all().concat().contains("set allow_remote: true beside it"), "{:?}", mistakes.all());
     raw.allow_remote = true;
     let mut mistakes = Mistakes::for_tests();
     raw.resolve(&Path::parse("admin"), &mut mistakes);

@@ -10,7 +10,7 @@ use super::mistakes::Mistakes;
 use super::nearest::nearest;
 use super::tree::{Content, Entry, Node, Path, Text};
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 /// Turns the tree of `mistakes` into a JSON value, without what is empty or wrong.
 pub(super) fn check(schema: &Value, mistakes: &mut Mistakes) -> Value {
@@ -141,11 +141,11 @@ impl<'a> Check<'a> {
 
     fn section(&mut self, schema: &'a Value, entries: &[Entry], path: &Path) -> Value {
         let properties = schema["properties"].as_object();
-        let mut seen: HashMap<&str, ()> = HashMap::new();
+        let mut seen: HashSet<&str> = HashSet::new();
         let mut out = Map::new();
         for entry in entries {
             let here = path.key(&entry.key);
-            if seen.insert(&entry.key, ()).is_some() {
+            if !seen.insert(&entry.key) {
                 let reason = format!("`{}` is given twice in this section", entry.key.escape_debug());
                 self.mistakes.add(entry.key_place, &here, reason, "keep one of them");
                 continue;
@@ -178,7 +178,7 @@ impl<'a> Check<'a> {
         let shown = key.escape_debug().take(60).collect::<String>();
         let (reason, remedy) = if let Some(new) = schema["x-renamed"][key].as_str() {
             self.mistakes.pass_over(path.key(new));
-            (format!("`{shown}` is now called `{new}`"), format!("write `{new}`"))
+            (format!("`{shown}` is called `{new}` here"), format!("write `{new}`"))
         } else if let Some(words) = schema["x-refused"][key].as_str() {
             (format!("`{shown}` is not a key of this section"), words.to_owned())
         } else {

@@ -235,6 +235,9 @@ impl fmt::Display for Listen {
 impl HostPort {
     /// Checks a host and a port.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            return Err("is a URL".to_owned());
+        }
         let (host, port) = text.rsplit_once(':').ok_or_else(|| "has no port".to_owned())?;
         if port.parse::<u16>().is_ok_and(|port| port > 0) {
             let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
@@ -319,12 +322,16 @@ impl fmt::Display for FilePath {
 impl Level {
     /// Checks a level or a list of them.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.trim().is_empty() {
-            return Err("is empty".to_owned());
+        for part in text.split(',') {
+            let (target, level) = part.rsplit_once('=').unwrap_or(("every", part));
+            let known = ["off", "error", "warn", "info", "debug", "trace"].contains(&level.trim());
+            let is_path = !target.is_empty()
+                && target.trim().bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':'));
+            if !known || !is_path {
+                return Err("is not a log level".to_owned());
+            }
         }
-        text.parse::<tracing_subscriber::filter::Targets>()
-            .map(|_| Self(text.to_owned()))
-            .map_err(|_| "is not a log level".to_owned())
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -385,6 +392,17 @@ mod tests {
         ] {
             let error = ByteSize::parse(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn levels() {
+        for good in ["info", "off", "warn,pegel_agent::uplink=debug", "a=trace, info"] {
+            assert!(Level::parse(good).is_ok(), "{good}");
+            assert!(good.parse::<tracing_subscriber::filter::Targets>().is_ok(), "{good}");
+        }
+        for bad in ["", "loud", "info,", "a=loud", "=info", "a b=info", "[span]=info"] {
+            assert!(Level::parse(bad).is_err(), "{bad}");
         }
     }
 

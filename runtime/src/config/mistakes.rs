@@ -1,8 +1,10 @@
 //! Collecting mistakes, so that a person sees all of them at once.
 
+use super::form::FilePath;
 use super::tree::{Node, Path, Place};
-use super::{BadConfig, Loaded};
+use super::{BadConfig, Input, Loaded};
 use std::fmt;
+use std::path::PathBuf;
 
 /// Something wrong or questionable in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,11 +47,21 @@ pub struct Mistakes {
     errors: Vec<Mistake>,
     warnings: Vec<Mistake>,
     spoken_of: Vec<Path>,
+    base: PathBuf,
+    check_files: bool,
 }
 
 impl Mistakes {
     pub(super) fn new(file: String, tree: Node) -> Self {
-        Self { file, tree, errors: Vec::new(), warnings: Vec::new(), spoken_of: Vec::new() }
+        Self {
+            file,
+            tree,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            spoken_of: Vec::new(),
+            base: PathBuf::new(),
+            check_files: false,
+        }
     }
 
     /// An empty collection, for tests of what resolves a raw form.
@@ -86,6 +98,41 @@ impl Mistakes {
     /// Whether something is wrong at a path or around it.
     pub fn is_spoken_of(&self, path: &Path) -> bool {
         self.spoken_of.iter().any(|wrong| wrong.holds(path))
+    }
+
+    /// The file that a key names. A relative path in the configuration file is relative to that file, one on the
+    /// command line to the working directory.
+    pub fn path_of(&self, path: &Path, file: &FilePath) -> PathBuf {
+        match self.tree.find(path).map(|node| node.place) {
+            Some(Place::At { .. }) => self.base.join(&file.0),
+            _ => file.0.clone(),
+        }
+    }
+
+    /// Like [`Mistakes::path_of`], for a file that must be there already.
+    pub fn readable_file(&mut self, path: &Path, file: &FilePath) -> PathBuf {
+        let file = self.path_of(path, file);
+        if self.check_files {
+            let opened = std::fs::File::open(&file).and_then(|opened| opened.metadata());
+            match opened {
+                Ok(metadata) if metadata.is_dir() => {
+                    self.at(path, format!("`{}` is a directory", file.display()), "name the file in it");
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let reason = format!("`{}` cannot be opened: {error}", file.display());
+                    self.at(path, reason, "check the path and its permissions");
+                }
+            }
+        }
+        file
+    }
+
+    pub(super) fn look_at_files(&mut self, input: &Input) {
+        self.check_files = input.check_files;
+        if let Some(parent) = input.file.as_deref().and_then(std::path::Path::parent) {
+            self.base = parent.to_owned();
+        }
     }
 
     pub(super) fn add(

@@ -21,10 +21,13 @@
 
 pub mod check;
 pub mod form;
+#[doc(hidden)]
+pub mod golden;
 pub mod interpolate;
 pub mod mistakes;
 mod nearest;
 pub mod reference;
+pub mod section;
 pub mod tree;
 
 #[cfg(test)]
@@ -54,6 +57,8 @@ pub struct Input {
     pub file: Option<PathBuf>,
     /// What the command line says, stronger than the file.
     pub flags: Vec<Flag>,
+    /// Whether files that the configuration names are opened, to see that they can be read.
+    pub check_files: bool,
     /// Looks a variable of the environment up.
     pub environment: fn(&str) -> Option<String>,
 }
@@ -61,7 +66,7 @@ pub struct Input {
 impl Input {
     /// A file (or none) and flags, with the process' environment.
     pub fn new(file: Option<PathBuf>, flags: Vec<Flag>) -> Self {
-        Self { file, flags, environment: |name| std::env::var(name).ok() }
+        Self { file, flags, check_files: true, environment: |name| std::env::var(name).ok() }
     }
 }
 
@@ -92,6 +97,13 @@ pub struct Loaded<S> {
     pub settings: S,
     /// What works, but probably not as its writer meant it.
     pub warnings: Vec<Mistake>,
+}
+
+/// What `validate` says of a configuration that can be used.
+pub fn validated(warnings: &[Mistake]) -> String {
+    let mut words: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+    words.push_str("ok\n");
+    words
 }
 
 /// A configuration that cannot be used: every mistake that was found, in the order of the file.
@@ -157,6 +169,7 @@ pub fn load_text<R: Raw, S>(
         tree.put(&Path::parse(flag.path), flag.node());
     }
     let mut mistakes = Mistakes::new(name, tree);
+    mistakes.look_at_files(input);
     for (path, bad) in unset {
         mistakes.at(&path, bad.reason, bad.remedy);
     }
@@ -204,7 +217,8 @@ fn read(path: &std::path::Path) -> Result<String, String> {
         return Err(format!("the file is larger than {} MiB", MAX_FILE_BYTES >> 20));
     }
     String::from_utf8(bytes).map_err(|e| {
-        let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
+        let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = valid.split(|b| *b == b'\n').count();
         format!("line {line} is not UTF-8")
     })
 }
@@ -216,6 +230,7 @@ pub fn fuzz<R: Raw, S>(bytes: &[u8], resolve: impl FnOnce(&R, &mut Mistakes) -> 
     let input = Input {
         file: None,
         flags: Vec::new(),
+        check_files: false,
         environment: |name| (name.len() < 8).then(|| name.to_lowercase()),
     };
     if let Err(bad) = load_text("fuzz.yaml".to_owned(), text, &input, resolve) {

@@ -2,6 +2,9 @@
 
 /// The candidate that is most like `word`, if one is like it at all.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if !word.contains(|c: char| c.is_alphabetic()) {
+        return None;
+    }
     let word = word.to_lowercase().replace('-', "_");
     // One slip in three letters is a typing error; more is another word.
     let limit = (word.chars().count() / 3).max(1);
@@ -47,6 +50,7 @@ mod tests {
             ("label", Some("labels")),
             ("password", None),
             ("", None),
+            ("3.0", None),
         ] {
             assert_eq!(nearest(word, known), expected, "{word}");
         }

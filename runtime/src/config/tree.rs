@@ -75,9 +75,12 @@ pub struct Text {
 }
 
 impl Text {
-    /// What may be shown of it.
+    /// What may be shown of it: not what came out of the environment, nor what stands before the `@` of a URL.
     pub fn shown(&self) -> String {
         let text = self.written.as_ref().unwrap_or(&self.value);
+        let secret =
+            text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+        let text = &secret.map_or_else(|| text.clone(), |(scheme, host)| format!("{scheme}://…@{host}"));
         let mut shown: String = text.chars().take(60).flat_map(char::escape_debug).collect();
         if text.chars().nth(60).is_some() {
             shown.push('…');
@@ -256,12 +259,18 @@ impl Node {
             Content::Text(text) => {
                 let written = span.and_then(|(start, len)| source.get(start..start + len));
                 if let (true, Some(written)) = (text.typed, written) {
-                    text.value = written.trim().to_owned();
+                    written.trim().clone_into(&mut text.value);
                 }
             }
-            Content::List(nodes) => nodes.iter_mut().for_each(|node| node.take_text_from(source)),
+            Content::List(nodes) => {
+                for node in nodes {
+                    node.take_text_from(source);
+                }
+            }
             Content::Section(entries) => {
-                entries.iter_mut().for_each(|entry| entry.node.take_text_from(source));
+                for entry in entries {
+                    entry.node.take_text_from(source);
+                }
             }
         }
     }
@@ -288,7 +297,7 @@ impl<'de> Deserialize<'de> for Content {
 struct AnyContent;
 
 impl AnyContent {
-    fn typed(value: impl ToString) -> Content {
+    fn typed(value: &impl ToString) -> Content {
         Content::Text(Text { value: value.to_string(), written: None, typed: true })
     }
 }
@@ -313,19 +322,19 @@ impl<'de> Visitor<'de> for AnyContent {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Content, E> {
-        Ok(Self::typed(value))
+        Ok(Self::typed(&value))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Content, E> {
-        Ok(Self::typed(value))
+        Ok(Self::typed(&value))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Content, E> {
-        Ok(Self::typed(value))
+        Ok(Self::typed(&value))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Content, E> {
-        Ok(Self::typed(value))
+        Ok(Self::typed(&value))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Content, E> {

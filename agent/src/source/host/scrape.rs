@@ -72,11 +72,14 @@ impl HostSource {
             "Collectors of the host source whose call into the kernel has not returned in time.",
             &[],
         );
+        let mut due_ms = None;
         loop {
-            let wait = until_next(context.clock.now_ms(), self.settings.interval);
+            let now_ms = context.clock.now_ms();
+            let next_ms = next_due(now_ms, self.settings.interval, due_ms);
+            due_ms = Some(next_ms);
             tokio::select! {
                 () = context.shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(Duration::from_millis((next_ms - now_ms) as u64)) => {}
             }
             let at_ms = context.clock.now_ms();
             context.intake.offer(self.collect(at_ms).await);
@@ -207,8 +210,26 @@ impl Slot {
     }
 }
 
-/// The time from an instant to the next multiple of the interval.
-fn until_next(now_ms: i64, interval: Duration) -> Duration {
+/// The next multiple of the interval after an instant, in milliseconds. A timer that fires a little early must not
+/// make two scrapes of the one that was due.
+fn next_due(now_ms: i64, interval: Duration, last_due_ms: Option<i64>) -> i64 {
     let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
-    Duration::from_millis((interval_ms - now_ms.rem_euclid(interval_ms)) as u64)
+    let next_ms = now_ms - now_ms.rem_euclid(interval_ms) + interval_ms;
+    if last_due_ms == Some(next_ms) { next_ms + interval_ms } else { next_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scrapes_are_due_at_multiples_once_each_whatever_the_clock_does() {
+        let second = Duration::from_secs(1);
+        assert_eq!(next_due(1_300, second, None), 2_000);
+        assert_eq!(next_due(2_000, second, Some(2_000)), 3_000);
+        assert_eq!(next_due(1_999, second, Some(2_000)), 3_000, "fired early");
+        assert_eq!(next_due(9_500, second, Some(2_000)), 10_000, "stepped on");
+        assert_eq!(next_due(500, second, Some(9_000)), 1_000, "stepped back");
+        assert_eq!(next_due(-1, second, None), 0);
+    }
 }

@@ -106,6 +106,12 @@ impl Assembly {
         if self.live { self.shape.series() } else { 0 }
     }
 
+    /// Takes all series texts apart anew with the next scrape: what decides about labels has changed. Which series are
+    /// alive stays known.
+    pub fn relearn(&mut self) {
+        self.shape.format = None;
+    }
+
     /// Reads the body of a scrape begun at `at_ms`. On an error nothing of it is taken; the counts say how far it
     /// came, and the caller goes on with [`Assembly::end`].
     pub fn read(

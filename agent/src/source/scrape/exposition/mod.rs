@@ -16,6 +16,7 @@
 //! - A NUL byte outside label values and help texts is an error (Prometheus takes one at a line's start for the
 //!   end of the body, and so loses the rest silently).
 //! - A quoted name that is not UTF-8 is an error here and not only when the sample is stored.
+//! - A timestamp whose milliseconds need more than 64 bits is an error (Go leaves open what it becomes).
 //!
 //! Exemplars are checked and kept out ([`Sample::exemplar`] says that one was there). Native histograms exist in
 //! neither format; they need the protobuf exposition, which is not asked for.
