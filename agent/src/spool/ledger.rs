@@ -43,6 +43,8 @@ pub(crate) struct Ledger {
     pub sealed: bool,
     /// Whether batches behind the last entry were found damaged and reported.
     pub damaged: bool,
+    /// Whether this was recovered from the database and the file says less.
+    pub ahead_of_file: bool,
 }
 
 /// Why a ledger can't be read at all.

@@ -114,6 +114,9 @@ impl Segment {
         segment.add(&ledger.entries, ledger.chunks, 0);
         segment.damaged = ledger.damaged;
         segment.ledger_bytes = ledger.length;
+        if ledger.ahead_of_file {
+            segment.unnoted.clone_from(&ledger.entries);
+        }
         let written = ledger.entries.iter().map(|e| e.bytes + record::RECORD_HEADER_BYTES as u64).sum();
         segment.bytes += accounted_bytes(written);
         segment
@@ -281,6 +284,8 @@ impl SegmentedSpool {
         let bytes = self.store.read_ledger(segment.name)?;
         let mut entries = ledger::parse(segment.name, &bytes).map(|l| l.entries).unwrap_or_default();
         entries.extend_from_slice(&segment.unnoted);
+        entries.sort_by_key(|e| e.seq);
+        entries.dedup_by_key(|e| e.seq);
         entries.retain(|e| (segment.first..=segment.last).contains(&e.seq));
         Ok(entries)
     }

@@ -103,12 +103,14 @@ impl SegmentedSpool {
             length: noted.length,
             sealed: true,
             damaged: noted.damaged || damaged,
+            ahead_of_file: false,
         };
         if !ledger.entries.is_empty() {
             let whole = ledger::rewrite(name, &ledger);
             match self.store.replace_ledger(name, &whole) {
                 Ok(()) => ledger.length = whole.len() as u64,
                 Err(error) => {
+                    ledger.ahead_of_file = true;
                     tracing::debug!(segment = %name, %error, "a recovered ledger could not be written");
                 }
             }
