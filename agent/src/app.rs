@@ -10,12 +10,14 @@ use crate::rejects::{self, Rejects, replay_blocks};
 use crate::source::SourceContext;
 use crate::source::clock::{SampleClock, system_wall_ms};
 use crate::source::host::{HostSource, KernelSystem, Paths, System, machine_summary};
+use crate::source::render;
 use crate::source::scrape::{ScrapeSource, scrape_once};
 use crate::spool::thread::{Settings as SpoolThreadSettings, SpoolThread};
 use crate::spool::{codec::RecordCodec, inspect};
 use crate::status::StatusSource;
 use crate::uplink;
 use anyhow::Context as _;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use parking_lot::Mutex;
 use pegel_proto::batch::AgentEpoch;
@@ -25,7 +27,7 @@ use pegel_runtime::admin::Admin;
 use pegel_runtime::exit::{Reloader, cancel_on_signals};
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::telemetry::Telemetry;
-use pegel_runtime::tls::UplinkTls;
+use pegel_runtime::tls::{Reload as _, UplinkTls};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -80,6 +82,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         clock,
     };
     status.export(&registry);
+    status.clock.expose(&registry);
 
     let (levels, targets, certificates) = (telemetry.clone(), scrape.clone(), tls.clone());
     let reloader = Reloader::new(
@@ -88,7 +91,8 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
             certificates.reload().map_err(|e| e.to_string())?;
             levels.set_level(&settings.log.level);
             targets.apply(settings.scrape);
-            Ok("certificates, scrape targets and log level are in force; other keys need a restart".to_owned())
+            Ok("certificates, scrape targets and log level are in force; other keys need a restart"
+                .to_owned())
         },
         &registry,
     );
@@ -167,12 +171,12 @@ impl Delivery {
             tls: tls.clone(),
             epoch,
             hostname: summary.hostname,
-            encoders: uplink::codec_encoders(),
             registry: registry.clone(),
             wall_clock_ms: wall_clock_ms.clone(),
         });
         let rejects_dir = settings.state_dir.join("rejects");
-        let rejects = Arc::new(Mutex::new(Rejects::new(rejects_dir, settings.buffer.rejects_bytes, registry)));
+        let rejects =
+            Arc::new(Mutex::new(Rejects::new(rejects_dir, settings.buffer.rejects_bytes, registry)));
         let (driver, snapshot) = Driver::new(
             core,
             Parts {
@@ -252,26 +256,24 @@ fn source_context(
 }
 
 fn routes(status: StatusSource, rejects: Arc<Mutex<Rejects>>, intake: Intake) -> axum::Router {
-    axum::Router::new()
-        .route("/api/v1/status", get(move || async move { axum::Json(status.json()) }))
-        .route(
-            "/api/v1/rejects/replay",
-            post(move || async move {
-                let taken = rejects.lock().take();
-                match taken {
-                    Ok(kept) => {
-                        let blocks = replay_blocks(&kept);
-                        let samples: usize = blocks.iter().map(|b| b.values.len()).sum();
-                        intake.offer(blocks);
-                        Ok(axum::Json(serde_json::json!({ "samples": samples })))
-                    }
-                    Err(error) => {
-                        let words = format!("cannot take the kept rejects: {error}\n");
-                        Err((axum::http::StatusCode::INTERNAL_SERVER_ERROR, words))
-                    }
+    axum::Router::new().route("/api/v1/status", get(move || async move { axum::Json(status.json()) })).route(
+        "/api/v1/rejects/replay",
+        post(move || async move {
+            let taken = rejects.lock().take();
+            match taken {
+                Ok(kept) => {
+                    let blocks = replay_blocks(&kept);
+                    let samples: usize = blocks.iter().map(|b| b.values.len()).sum();
+                    intake.offer(blocks);
+                    Ok(axum::Json(serde_json::json!({ "samples": samples })))
                 }
-            }),
-        )
+                Err(error) => {
+                    let words = format!("cannot take the kept rejects: {error}\n");
+                    Err((StatusCode::INTERNAL_SERVER_ERROR, words))
+                }
+            }
+        }),
+    )
 }
 
 /// Collects once and gives the text format.
@@ -281,19 +283,18 @@ pub fn once(settings: Settings) -> anyhow::Result<String> {
         let registry = Registry::new();
         let (intake, _receiver) = intake(DEFAULT_INTAKE_BYTES, &registry);
         let context = source_context(&settings, intake, &registry, CancellationToken::new());
-        let mut text = String::new();
+        let mut blocks = Vec::new();
         if let Some(host) = settings.host {
             let system: Arc<dyn System> = Arc::new(KernelSystem::new());
-            text.push_str(&HostSource::new(host, &context.external_labels, &system).once());
+            let at_ms = context.clock.now_ms();
+            blocks = HostSource::new(host, &context.external_labels, &system).collect(at_ms).await;
         }
         let (scrapes, problems) = scrape_once(&settings.scrape, &context).await;
         for problem in problems {
             eprintln!("{problem}");
         }
-        for scrape in scrapes {
-            let _ = write!(text, "{}", scrape.text());
-        }
-        Ok(text)
+        blocks.extend(scrapes.into_iter().flat_map(|scrape| scrape.blocks));
+        Ok(render::text(&blocks, render::WhichLabels::Full))
     })
 }
 
@@ -302,9 +303,9 @@ pub fn inspect_buffer(state_dir: &Path, json: bool) -> anyhow::Result<String> {
     let dir = state_dir.join("spool");
     let listing = inspect::list(&dir).with_context(|| format!("cannot look into `{}`", dir.display()))?;
     if json {
-        return Ok(format!("{}\n", serde_json::to_string_pretty(&inspect::json(&listing))?));
+        return Ok(format!("{:#}\n", crate::status::listing_json(&listing)));
     }
-    Ok(inspect::table(&listing))
+    Ok(crate::status::listing_table(&listing))
 }
 
 /// Lists or replays rejects in a state directory.
