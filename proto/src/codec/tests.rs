@@ -120,14 +120,13 @@ fn damaged_frames_with_a_valid_check_do_no_harm() {
 
 #[test]
 fn seeds_with_every_byte_changed_do_no_harm() {
-    for seed in codec_decode_seeds() {
+    let mut random = StdRng::seed_from_u64(seed());
+    for seed in codec_decode_seeds().into_iter().take(4) {
         codec_decode(&seed);
         for at in 1..seed.len() {
-            for change in [1, 0x80, 0xff] {
-                let mut changed = seed.clone();
-                changed[at] ^= change;
-                codec_decode(&changed);
-            }
+            let mut changed = seed.clone();
+            changed[at] ^= random.random_range(1..=255u8);
+            codec_decode(&changed);
         }
     }
 }
