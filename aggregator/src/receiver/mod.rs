@@ -14,6 +14,7 @@
 //! the agent.
 
 use crate::fanout::{Output, Tap};
+use crate::fleet::RejectLog;
 use crate::symbols::Symbols;
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::tls::ReceiverTls;
@@ -135,6 +136,8 @@ pub struct Context {
     pub symbols: Arc<Symbols>,
     /// The agents that this aggregator knows.
     pub sessions: Arc<SessionTable>,
+    /// Where refusals are listed for the page.
+    pub rejects: Arc<RejectLog>,
     /// pegel's own metrics.
     pub registry: Registry,
     /// The wall clock, in milliseconds since the Unix epoch.

@@ -288,6 +288,11 @@ impl Stream {
             acked.held_already += outcome.held_already;
             acked.rejections.extend(outcome.rejections);
         }
+        let context = &self.shared.context;
+        if !acked.rejections.is_empty() {
+            let (now_ms, output) = ((context.wall_clock_ms)(), self.output.announcement().name);
+            context.rejects.note(now_ms, &self.info, output.as_str(), &acked.rejections);
+        }
         let mut bytes = Vec::new();
         for frame in self.acks.write(acked) {
             self.shared.counters.ack_frames.inc();

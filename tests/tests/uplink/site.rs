@@ -215,6 +215,7 @@ impl Aggregator {
             tap: None,
             symbols: Arc::new(Symbols::new()),
             sessions: sessions.clone(),
+            rejects: Arc::default(),
             registry: registry.clone(),
             wall_clock_ms: Arc::new(wall_clock_ms),
         })

@@ -4,6 +4,7 @@
 
 use super::system::Zone;
 use super::*;
+use crate::source::render;
 use crate::source::vanished;
 use pegel_proto::metrics::{Block, Labels, is_stale_marker};
 use std::collections::BTreeMap;
