@@ -283,6 +283,7 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pegel_proto::metrics::MetricType;
 
     fn intern(symbols: &Symbols, text: &str) -> Symbol {
         symbols.interner().intern(text)
@@ -344,7 +345,7 @@ mod tests {
     #[test]
     fn families_are_shared_and_forgotten_when_unused() {
         let symbols = Symbols::new();
-        let view = |name| FamilyView { name, kind: Default::default(), help: "h", unit: "" };
+        let view = |name| FamilyView { name, kind: MetricType::default(), help: "h", unit: "" };
         let kept = symbols.family(view("kept"));
         assert!(Arc::ptr_eq(&kept, &symbols.family(view("kept"))));
         for i in 0..3 * FAMILY_SWEEP_AT {

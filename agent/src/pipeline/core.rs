@@ -2,135 +2,17 @@
 
 use super::books::{Books, DropReason};
 use super::cursor::{Cursor, Held};
-use pegel_proto::batch::{BatchSeq, MetricsBatch, Outcome, Rejection};
+use super::effect::{Effect, Memory, OutputBooks, Settings, SpoolLoss, StoreFailure, Stored};
+use pegel_proto::batch::{BatchSeq, MetricsBatch, Outcome, RejectReason, Rejection};
 use pegel_proto::identity::OutputName;
 use pegel_proto::metrics::Block;
+use pegel_proto::wire::Acked;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How delivery behaves.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How long a batch may stay unacknowledged in memory before it is written to disk. Default 1 s: an answer
-    /// takes some tens of milliseconds, so in steady state nothing is written; a kill loses at most this.
-    pub linger: Duration,
-    /// The bytes of values that may be in memory before they are written to disk early. Default 4 MiB: half a
-    /// million samples, an hour of a 600-series host at 15 s is a quarter of it.
-    pub front_bytes: usize,
-    /// Whether a full buffer keeps its oldest data and drops what is collected (`wait`), or the reverse.
-    pub keep_oldest: bool,
-    /// How long an output that the aggregator no longer announces keeps its data. Default 24 h: long enough for
-    /// an operator to notice a configuration lost in a roll-out.
-    pub retire_output_after: Duration,
-    /// After a failed write, how long until the next attempt. Default 1 s, doubling to 30 s.
-    pub store_retry: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            linger: Duration::from_secs(1),
-            front_bytes: 4 << 20,
-            keep_oldest: false,
-            retire_output_after: Duration::from_secs(24 * 3600),
-            store_retry: Duration::from_secs(1),
-        }
-    }
-}
 
 const STORE_RETRY_MAX_MS: u64 = 30_000;
 /// One write to the spool: large enough for its throughput, small enough that a reply comes within a second.
 const STORE_BYTES_MAX: usize = 2 << 20;
-
-/// What the driver is to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Send a batch on the output's stream.
-    Send {
-        /// The output.
-        output: OutputName,
-        /// The batch.
-        batch: Arc<MetricsBatch>,
-        /// Whether an earlier send may have arrived.
-        sent_before: bool,
-    },
-    /// Append to the spool and commit; answer with [`Core::stored`]. At most one is under way.
-    Store(Vec<Arc<MetricsBatch>>),
-    /// Read on from this batch, a bounded number; answer with [`Core::loaded`]. At most one an output.
-    Load {
-        /// The output whose cursor reads.
-        output: OutputName,
-        /// The first batch wanted.
-        from: BatchSeq,
-        /// The last batch that the spool is known to have taken.
-        up_to: BatchSeq,
-    },
-    /// No cursor needs batches up to here any more.
-    Trim(BatchSeq),
-    /// Keep the refused records of a batch.
-    Reject {
-        /// The output that refused.
-        output: OutputName,
-        /// What it refused, and why.
-        rejection: Rejection,
-        /// The batch that the record indices refer to.
-        batch: Arc<MetricsBatch>,
-    },
-    /// Positions changed in a way that a restart should know.
-    Remember,
-}
-
-/// The spool lost batches: a full quota, or damage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpoolLoss {
-    /// The lost batches and their records.
-    pub batches: Vec<(BatchSeq, u64)>,
-    /// Why.
-    pub reason: DropReason,
-}
-
-/// Why the spool took nothing more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreFailure {
-    /// The quota is full and its policy keeps the oldest.
-    Full,
-    /// The disk refused or does not answer.
-    Disk,
-}
-
-/// What became of a [`Effect::Store`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Stored {
-    /// The batches up to this one are on disk; none of them if absent.
-    pub up_to: Option<BatchSeq>,
-    /// Why those behind it are not.
-    pub failed: Option<StoreFailure>,
-    /// What the spool lost, to make room or by damage.
-    pub losses: Vec<SpoolLoss>,
-}
-
-/// An acknowledgement of the uplink.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acked {
-    /// All batches up to here are settled.
-    pub up_to: BatchSeq,
-    /// Records that were there already.
-    pub held_already: u64,
-    /// Refused records of these batches.
-    pub rejections: Vec<Rejection>,
-}
-
-/// What survives a restart.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Memory {
-    /// All numbers below may have been used.
-    pub next_seq: u64,
-    /// By output: settled up to, possibly sent up to, books.
-    pub cursors: BTreeMap<OutputName, (BatchSeq, BatchSeq, Books)>,
-    /// Books of an agent that never met an aggregator.
-    pub unassigned: Option<Books>,
-}
 
 #[derive(Debug)]
 struct FrontBatch {
@@ -281,18 +163,15 @@ impl Core {
         }
     }
 
-    /// An output takes nothing at present, or does again.
-    pub fn parked(&mut self, output: &OutputName, reason: Option<String>) {
-        if let Some(cursor) = self.cursors.get_mut(output) {
-            cursor.parked = reason;
-        }
-    }
-
     /// The aggregator settled batches.
     pub fn acked(&mut self, now_ms: u64, output: &OutputName, ack: &Acked, effects: &mut Vec<Effect>) {
         let Some(cursor) = self.cursors.get_mut(output) else { return };
+        if let Some(parked) = &ack.parked {
+            cursor.parked.clone_from(parked);
+        }
+        cursor.window_full = false;
         let mut held_left = ack.held_already;
-        while cursor.in_flight.front().is_some_and(|h| h.batch.seq <= ack.up_to) {
+        while cursor.in_flight.front().is_some_and(|h| Some(h.batch.seq) <= ack.up_to) {
             let held = cursor.land().expect("there is a first one");
             let rejections: Vec<Rejection> =
                 ack.rejections.iter().filter(|r| r.seq == held.batch.seq).cloned().collect();
@@ -300,20 +179,51 @@ impl Core {
             let rejected = rejections.iter().map(Rejection::count).sum::<u64>().min(records);
             let held_already = held_left.min(records - rejected);
             held_left -= held_already;
-            for rejection in &rejections {
-                effects.push(Effect::Reject {
-                    output: output.clone(),
-                    rejection: rejection.clone(),
-                    batch: held.batch.clone(),
-                });
-            }
-            cursor.books.settle(&Outcome {
-                delivered: records - rejected - held_already,
-                held_already,
-                rejections,
-            });
+            settle(
+                output,
+                cursor,
+                &held,
+                Outcome { delivered: records - rejected - held_already, held_already, rejections },
+                effects,
+            );
         }
         self.settle_down(now_ms, effects);
+    }
+
+    /// The uplink's window for an output is used up: the batches from this one on were not taken.
+    pub fn bounced(&mut self, output: &OutputName, from: BatchSeq) {
+        if let Some(cursor) = self.cursors.get_mut(output) {
+            cursor.bounce_from(from);
+        }
+    }
+
+    /// An output's stream was reset: what is in flight on it is to be sent again.
+    pub fn stream_reset(&mut self, now_ms: u64, output: &OutputName, effects: &mut Vec<Effect>) {
+        if let Some(cursor) = self.cursors.get_mut(output) {
+            cursor.window_full = false;
+            cursor.ground_from(BatchSeq(0));
+        }
+        self.settle_down(now_ms, effects);
+    }
+
+    /// No aggregator can take an output's oldest batch in flight: it is refused whole, and the rest goes on.
+    pub fn refuse_oldest(
+        &mut self,
+        output: &OutputName,
+        reason: RejectReason,
+        message: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(cursor) = self.cursors.get_mut(output) else { return };
+        let Some(held) = cursor.land() else { return };
+        let records = held.batch.samples();
+        let rejection = Rejection {
+            seq: held.batch.seq,
+            reason,
+            message: message.to_owned(),
+            records: vec![(0, records as u32)],
+        };
+        settle(output, cursor, &held, Outcome { rejections: vec![rejection], ..Outcome::default() }, effects);
     }
 
     /// The answer to [`Effect::Store`].
@@ -399,7 +309,7 @@ impl Core {
                 // A loss that was reported meanwhile has moved the place on.
                 if batch.seq > cursor.taken {
                     cursor.taken = batch.seq;
-                    cursor.waiting.push_back(Held { batch, stored: true });
+                    cursor.waiting.push_back(Held::new(batch, true));
                 }
             }
         }
@@ -441,6 +351,21 @@ impl Core {
     /// Whether nothing is left in memory that the disk does not hold.
     pub fn front_is_safe(&self) -> bool {
         self.front.is_empty() && !self.storing
+    }
+
+    /// The end has come and the disk took nothing: what is in memory only is dropped, and counted. Returns how many
+    /// samples.
+    pub fn give_up_front(&mut self) -> u64 {
+        self.front.clear();
+        self.front_bytes = 0;
+        let mut most = 0;
+        for cursor in self.all_cursors() {
+            let lost = cursor.books.in_front;
+            cursor.books.in_front = 0;
+            cursor.books.drop_records(DropReason::Shutdown, lost);
+            most = most.max(lost);
+        }
+        most
     }
 
     /// Whether every announced output has everything.
@@ -513,7 +438,7 @@ impl Core {
     fn pump(&mut self, effects: &mut Vec<Effect>) {
         let Some(window) = self.window_bytes else { return };
         for (output, cursor) in self.cursors.iter_mut().filter(|(_, c)| c.announced) {
-            while cursor.in_flight.is_empty() || cursor.in_flight_bytes < window {
+            while !cursor.window_full && (cursor.in_flight.is_empty() || cursor.in_flight_bytes < window) {
                 let held = match cursor.waiting.pop_front() {
                     Some(held) => held,
                     None if self.spool_last > cursor.taken => {
@@ -527,7 +452,7 @@ impl Core {
                     None => {
                         let next = self.front.partition_point(|f| f.batch.seq <= cursor.taken);
                         let Some(entry) = self.front.get(next) else { break };
-                        Held { batch: entry.batch.clone(), stored: false }
+                        Held::new(entry.batch.clone(), false)
                     }
                 };
                 let batch = held.batch.clone();
@@ -612,19 +537,22 @@ impl Core {
     }
 }
 
-/// The books of one output with what a person asks next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutputBooks {
-    /// The output; none before the first aggregator was met.
-    pub output: Option<OutputName>,
-    /// Its balance.
-    pub books: Books,
-    /// Why it takes nothing, if so.
-    pub parked: Option<String>,
-    /// Whether the aggregator of the present link has it.
-    pub announced: bool,
-    /// The sample time of the oldest batch in memory that is not settled.
-    pub oldest_at_ms: Option<i64>,
+/// Books a batch's outcome and has its refused records kept.
+fn settle(
+    output: &OutputName,
+    cursor: &mut Cursor,
+    held: &Held,
+    outcome: Outcome,
+    effects: &mut Vec<Effect>,
+) {
+    for rejection in &outcome.rejections {
+        effects.push(Effect::Reject {
+            output: output.clone(),
+            rejection: rejection.clone(),
+            batch: held.batch.clone(),
+        });
+    }
+    cursor.books.settle(&outcome);
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One output's place in the sequence of batches, and its books.
 
 use super::books::{Books, DropReason};
-use super::core::SpoolLoss;
+use super::effect::SpoolLoss;
 use pegel_proto::batch::{BatchSeq, MetricsBatch};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +16,14 @@ pub(super) struct Held {
     pub batch: Arc<MetricsBatch>,
     /// Whether the spool holds it too.
     pub stored: bool,
+    /// Whether its present flight is its first.
+    pub first_flight: bool,
+}
+
+impl Held {
+    pub fn new(batch: Arc<MetricsBatch>, stored: bool) -> Self {
+        Self { batch, stored, first_flight: false }
+    }
 }
 
 #[derive(Debug)]
@@ -31,6 +39,8 @@ pub(super) struct Cursor {
     /// Sent on this link, unacknowledged, in order.
     pub in_flight: VecDeque<Held>,
     pub in_flight_bytes: usize,
+    /// The uplink took no more; the next acknowledgement makes room.
+    pub window_full: bool,
     /// To be sent before anything else, in order: in flight when a link ended, or read from the spool.
     pub waiting: VecDeque<Held>,
     /// A read from the spool is under way.
@@ -52,6 +62,7 @@ impl Cursor {
             sent_reserved: ever_sent,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
+            window_full: false,
             waiting: VecDeque::new(),
             loading: false,
             announced: false,
@@ -68,9 +79,10 @@ impl Cursor {
 
     /// Moves a batch into flight; returns whether it may have been sent before, and whether the reservation of
     /// what was sent moved (which is worth remembering).
-    pub fn launch(&mut self, held: Held) -> (bool, bool) {
+    pub fn launch(&mut self, mut held: Held) -> (bool, bool) {
         let seq = held.batch.seq;
         let sent_before = seq <= self.ever_sent;
+        held.first_flight = !sent_before;
         self.ever_sent = self.ever_sent.max(seq);
         self.taken = self.taken.max(seq);
         self.in_flight_bytes += held.batch.resident_bytes();
@@ -90,10 +102,28 @@ impl Cursor {
     pub fn ground(&mut self) {
         self.announced = false;
         self.parked = None;
-        self.in_flight_bytes = 0;
-        while let Some(held) = self.in_flight.pop_back() {
+        self.window_full = false;
+        self.ground_from(BatchSeq(0));
+    }
+
+    /// What is in flight from a batch on is to be sent again, before anything else.
+    pub fn ground_from(&mut self, from: BatchSeq) {
+        while self.in_flight.back().is_some_and(|h| h.batch.seq >= from) {
+            let held = self.in_flight.pop_back().expect("there is a last one");
+            self.in_flight_bytes -= held.batch.resident_bytes();
             self.waiting.push_front(held);
         }
+    }
+
+    /// What is in flight from a batch on was not taken by the uplink, so it was not sent.
+    pub fn bounce_from(&mut self, from: BatchSeq) {
+        self.window_full = true;
+        let first =
+            self.in_flight.iter().find(|h| h.batch.seq >= from && h.first_flight).map(|h| h.batch.seq);
+        if let Some(first) = first {
+            self.ever_sent = BatchSeq(first.0 - 1);
+        }
+        self.ground_from(from);
     }
 
     pub fn held_mut(&mut self) -> impl Iterator<Item = &mut Held> {

@@ -18,3 +18,6 @@
 pub mod books;
 pub mod core;
 mod cursor;
+pub mod driver;
+
+pub mod effect;

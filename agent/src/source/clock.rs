@@ -36,6 +36,7 @@
 //! as a state machine without any.
 
 use parking_lot::Mutex;
+use pegel_runtime::metrics::Registry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,6 +125,25 @@ impl SampleClock {
     pub fn note_peer(&self, peer_ms: i64) {
         let now = (self.monotonic)();
         self.state.lock().note_peer(peer_ms, now);
+    }
+
+    /// Has a registry show this clock: `pegel_clock_offset_seconds` and `pegel_clock_steps_total`.
+    pub fn expose(&self, registry: &Registry) {
+        let offset = registry.gauge(
+            "pegel_clock_offset_seconds",
+            "How far the wall clock is ahead of the times that samples get.",
+            &[],
+        );
+        let steps = registry.counter(
+            "pegel_clock_steps_total",
+            "How often the times of samples followed a step of the wall clock.",
+            &[],
+        );
+        let clock = self.clone();
+        registry.on_render(move || {
+            offset.set(clock.offset_seconds());
+            steps.resume_at(clock.steps());
+        });
     }
 
     /// How far the wall clock is ahead of sample times, as of the last reading; for `pegel_clock_offset_seconds`.

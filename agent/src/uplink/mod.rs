@@ -16,7 +16,6 @@ use crate::uplink::window::Windows;
 use arc_swap::ArcSwapOption;
 use pegel_proto::batch::{AgentEpoch, BatchSeq, MetricsBatch, Signal};
 use pegel_proto::identity::OutputName;
-use pegel_proto::metrics::Block;
 use pegel_proto::wire;
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::tls::UplinkTls;
@@ -51,26 +50,6 @@ pub struct Settings {
     pub aggregators: Vec<String>,
 }
 
-/// Encodes the frames of one stream.
-pub trait FrameEncoder: Send + 'static {
-    /// Appends the frame of these blocks.
-    fn encode(&mut self, blocks: &[Block], out: &mut Vec<u8>);
-}
-
-impl FrameEncoder for pegel_proto::codec::Encoder {
-    fn encode(&mut self, blocks: &[Block], out: &mut Vec<u8>) {
-        pegel_proto::codec::Encoder::encode(self, blocks, out);
-    }
-}
-
-/// Makes an encoder for a new stream.
-pub type EncoderFactory = Arc<dyn Fn() -> Box<dyn FrameEncoder> + Send + Sync>;
-
-/// The codec's own encoder.
-pub fn codec_encoders() -> EncoderFactory {
-    Arc::new(|| Box::new(pegel_proto::codec::Encoder::new()))
-}
-
 /// What the uplink works with.
 #[derive(Clone)]
 pub struct Context {
@@ -82,8 +61,6 @@ pub struct Context {
     pub epoch: AgentEpoch,
     /// The host name to tell.
     pub hostname: String,
-    /// How frames are encoded: [`codec_encoders`].
-    pub encoders: EncoderFactory,
     /// pegel's own metrics.
     pub registry: Registry,
     /// The wall clock, in milliseconds since the Unix epoch.

@@ -10,6 +10,7 @@ use super::stream::{StreamContext, StreamEvent};
 use super::throttle::Throttle;
 use super::window::Windows;
 use super::{Attempt, Context, HeartbeatReport, QueuedSend, StreamKey, UplinkEvent, stream};
+use pegel_proto::codec::Encoder;
 use pegel_proto::wire::{aggregator_control, close};
 use std::collections::HashMap;
 use std::future::Future;
@@ -257,7 +258,7 @@ impl Session {
             key: key.clone(),
             attempt,
             connection: self.connection.clone(),
-            encoder: (ends.context.encoders)(),
+            encoder: Encoder::new(),
             windows: self.windows.clone(),
             throttle: self.throttle.clone(),
             counters: ends.counters.clone(),

@@ -4,10 +4,11 @@ use super::counters::Counters;
 use super::throttle::Throttle;
 use super::window::Windows;
 use super::{Attempt, QueuedSend, StreamKey};
-use crate::uplink::{FrameEncoder, Lane};
+use crate::uplink::Lane;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pegel_proto::batch::{BatchSeq, MetricsBatch};
+use pegel_proto::codec::Encoder;
 use pegel_proto::framing::{FrameReader, write_frame};
 use pegel_proto::wire::{self, AckReader, Acked, MAX_ACK_FRAME_BYTES, close};
 use std::collections::VecDeque;
@@ -37,7 +38,7 @@ pub(super) struct StreamContext {
     pub(super) key: StreamKey,
     pub(super) attempt: Attempt,
     pub(super) connection: quinn::Connection,
-    pub(super) encoder: Box<dyn FrameEncoder>,
+    pub(super) encoder: Encoder,
     pub(super) windows: Arc<Windows>,
     pub(super) throttle: Arc<Throttle>,
     pub(super) counters: Counters,
@@ -197,6 +198,7 @@ fn reason_of_read(error: &quinn::ReadError) -> String {
 fn reason_of_code(code: quinn::VarInt) -> String {
     match u32::try_from(code.into_inner()) {
         Ok(close::DECODE) => "the aggregator could not decode a frame".into(),
+        Ok(close::OUTPUT_CHANGED) => "the aggregator's output was configured anew".into(),
         Ok(close::UNKNOWN_OUTPUT) => "the aggregator has no such output any more".into(),
         _ => format!("the aggregator reset the stream (code {code})"),
     }

@@ -14,7 +14,8 @@
 //! the agent.
 
 use crate::fanout::{Output, Tap};
-use crate::session::{AgentInfo, ResolvedBlock};
+use crate::fleet::RejectLog;
+use crate::symbols::Symbols;
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::tls::ReceiverTls;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -51,7 +52,7 @@ pub const DEFAULT_MAX_STREAMS: u32 = 32;
 /// Encoded bytes of one stream that may wait for the backend. At 0.75 bytes a sample this is 340,000 samples, which at
 /// an acknowledgement every 100 ms drains 3.4 million a second: a day's backlog of a 600-series node in 3 seconds.
 pub const DEFAULT_MAX_IN_FLIGHT_BYTES: u64 = 256 << 10;
-/// Series of one stream. The decoder takes some 160 bytes for each: 32 MB at worst.
+/// Series of one session. The decoder takes some 160 bytes for each: 32 MB at worst.
 pub const DEFAULT_MAX_SERIES: usize = 200_000;
 /// Decoded bytes that one tenant's batches may take on their way to one output. At 8 bytes a value these are 4 million
 /// samples, some seconds of what a backend takes; a dead one holds 32 MiB a tenant and no more.
@@ -84,10 +85,13 @@ pub struct Settings {
     pub max_in_flight_bytes: u64,
     /// The largest frame, in bytes; at most [`pegel_proto::caps::MAX_FRAME_BYTES`].
     pub max_frame_bytes: usize,
-    /// Series of one stream.
+    /// Series of one session.
     pub max_series: usize,
     /// Decoded bytes on their way, a tenant and output.
     pub tenant_budget_bytes: usize,
+    /// What each agent is asked to keep to, in encoded bytes a second; 0 is no limit. Held to by the agent; what it may
+    /// have in flight bounds one that does not.
+    pub session_bytes_per_second: u64,
     /// How long a connection may take to say hello.
     pub hello_timeout: Duration,
     /// How long agents have to finish when the aggregator goes away.
@@ -107,20 +111,12 @@ impl Default for Settings {
             max_frame_bytes: pegel_proto::caps::MAX_FRAME_BYTES,
             max_series: DEFAULT_MAX_SERIES,
             tenant_budget_bytes: DEFAULT_TENANT_BUDGET_BYTES,
+            session_bytes_per_second: 0,
             hello_timeout: DEFAULT_HELLO_TIMEOUT,
             drain: DEFAULT_DRAIN,
         }
     }
 }
-
-/// Decodes the frames of one stream.
-pub trait FrameDecoder: Send + 'static {
-    /// Decodes one frame. After an error the stream is reset.
-    fn decode(&mut self, frame: &[u8]) -> Result<Vec<ResolvedBlock>, String>;
-}
-
-/// Makes a decoder for a new stream of an agent, with at most so many series.
-pub type DecoderFactory = Arc<dyn Fn(&Arc<AgentInfo>, usize) -> Box<dyn FrameDecoder> + Send + Sync>;
 
 /// The outputs in force. Sending new ones announces them to every session.
 pub type Outputs = Arc<Vec<Arc<dyn Output>>>;
@@ -136,10 +132,12 @@ pub struct Context {
     pub outputs: watch::Receiver<Outputs>,
     /// Who is shown what streams past.
     pub tap: Option<Arc<dyn Tap>>,
-    /// How frames are decoded.
-    pub decoders: DecoderFactory,
+    /// The labels of all agents' series.
+    pub symbols: Arc<Symbols>,
     /// The agents that this aggregator knows.
     pub sessions: Arc<SessionTable>,
+    /// Where refusals are listed for the page.
+    pub rejects: Arc<RejectLog>,
     /// pegel's own metrics.
     pub registry: Registry,
     /// The wall clock, in milliseconds since the Unix epoch.

@@ -2,7 +2,7 @@
 
 use super::counters::PendingHandshake;
 use super::{Outputs, Shared, stream};
-use crate::session::AgentInfo;
+use crate::session::{AgentInfo, SeriesBudget};
 use pegel_proto::batch::AgentEpoch;
 use pegel_proto::caps;
 use pegel_proto::framing::{FrameReader, FramingError, write_frame};
@@ -230,7 +230,7 @@ async fn serve(
             "two agents show certificates of one identity: the newer session is kept. Issue each its own"
         );
     }
-    if let Some(before) = registered.before {
+    for before in registered.before {
         shared.counters.superseded.inc();
         before.supersede("a newer session of this agent was opened").await;
     }
@@ -267,7 +267,12 @@ async fn converse(
     };
     let first = welcome(&outputs.borrow_and_update().clone());
     control.send(first).await?;
+    let bytes_per_second = shared.context.settings.session_bytes_per_second;
+    if bytes_per_second > 0 {
+        control.send(aggregator_control::Kind::Throttle(wire::Throttle { bytes_per_second })).await?;
+    }
     let mut told_to_go = false;
+    let series = SeriesBudget::new(shared.context.settings.max_series);
     loop {
         tokio::select! {
             kind = control.next() => match kind? {
@@ -281,7 +286,8 @@ async fn converse(
             },
             stream = connection.accept_bi() => {
                 let (send, recv) = stream?;
-                streams.spawn(stream::run(shared.clone(), info.clone(), connection.clone(), send, recv));
+                let (shared, info, series) = (shared.clone(), info.clone(), series.clone());
+                streams.spawn(stream::run(shared, info, series, connection.clone(), send, recv));
             }
             Some(_) = streams.join_next(), if !streams.is_empty() => {}
             Ok(()) = outputs.changed() => {

@@ -4,12 +4,13 @@
 //! budget is used up, and goes on acknowledging meanwhile; what it holds is then one decoded batch and what QUIC's
 //! windows let arrive.
 
-use super::Shared;
 use super::budget::Budget;
+use super::{Outputs, Shared};
 use crate::fanout::{Delivery, Output, Reply, Verdict};
-use crate::receiver::FrameDecoder;
-use crate::session::{AgentInfo, ResolvedBlock};
-use pegel_proto::batch::BatchSeq;
+use crate::session::{AgentInfo, ResolvedBlock, SeriesBudget, StreamDecoder};
+use pegel_proto::batch::{BatchSeq, Outcome};
+use pegel_proto::caps;
+use pegel_proto::codec::DecoderLimits;
 use pegel_proto::framing::{FrameReader, FramingError, write_frame};
 use pegel_proto::wire::{self, AckWriter, Acked, close};
 use std::collections::VecDeque;
@@ -36,6 +37,9 @@ enum StreamError {
     /// A frame is damaged: the stream starts again from a full description.
     #[error("{0}")]
     Decode(String),
+    /// The output was taken away or configured anew.
+    #[error("the output was configured anew")]
+    OutputChanged,
     /// The stream or its connection ended.
     #[error("the stream broke off")]
     Gone,
@@ -44,6 +48,7 @@ enum StreamError {
 struct InFlight {
     seq: BatchSeq,
     bytes: u64,
+    outcome: Option<Outcome>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -58,7 +63,7 @@ struct Stream {
     shared: Arc<Shared>,
     info: Arc<AgentInfo>,
     output: Arc<dyn Output>,
-    decoder: Box<dyn FrameDecoder>,
+    decoder: StreamDecoder,
     budget: Budget,
     frames: FrameReader,
     reply: Reply,
@@ -72,11 +77,12 @@ struct Stream {
 pub(super) async fn run(
     shared: Arc<Shared>,
     info: Arc<AgentInfo>,
+    series: Arc<SeriesBudget>,
     connection: quinn::Connection,
     mut send: quinn::SendStream,
     mut recv: quinn::RecvStream,
 ) {
-    let Err(error) = serve(shared.clone(), info.clone(), &mut send, &mut recv).await else { return };
+    let Err(error) = serve(shared.clone(), info.clone(), series, &mut send, &mut recv).await else { return };
     let code = match &error {
         StreamError::Gone => return,
         StreamError::Framing(_) | StreamError::BadSequence => {
@@ -89,6 +95,7 @@ pub(super) async fn run(
             return;
         }
         StreamError::UnknownOutput(_) => close::UNKNOWN_OUTPUT,
+        StreamError::OutputChanged => close::OUTPUT_CHANGED,
         StreamError::Decode(_) => {
             shared.counters.decode_errors.inc();
             tracing::warn!(
@@ -105,6 +112,7 @@ pub(super) async fn run(
 async fn serve(
     shared: Arc<Shared>,
     info: Arc<AgentInfo>,
+    series: Arc<SeriesBudget>,
     send: &mut quinn::SendStream,
     recv: &mut quinn::RecvStream,
 ) -> Result<(), StreamError> {
@@ -117,9 +125,13 @@ async fn serve(
     };
     let output = find_output(&shared, &open)?;
     let (reply, verdicts) = mpsc::unbounded_channel();
+    let limits = DecoderLimits {
+        max_series: shared.context.settings.max_series,
+        max_samples: caps::MAX_BATCH_SAMPLES,
+    };
     let stream = Stream {
         budget: shared.budgets.of(&output.announcement().name, &info.identity.tenant),
-        decoder: (shared.context.decoders)(&info, shared.context.settings.max_series),
+        decoder: StreamDecoder::new(shared.context.symbols.clone(), &info.identity, series, limits),
         output,
         frames,
         reply: Reply(reply),
@@ -162,6 +174,7 @@ impl Stream {
         mut verdicts: mpsc::UnboundedReceiver<Verdict>,
     ) -> Result<(), StreamError> {
         let mut ended = false;
+        let mut outputs = self.shared.context.outputs.clone();
         loop {
             let mut waiting = None;
             if self.in_flight_bytes < self.shared.context.settings.max_in_flight_bytes {
@@ -180,8 +193,18 @@ impl Stream {
             tokio::select! {
                 verdict = verdicts.recv() => self.acknowledge(verdict, &mut verdicts, send).await?,
                 more = read(recv, &mut self.frames), if may_read => ended = more?.is_none(),
+                Ok(()) = outputs.changed() => self.check_output(&outputs.borrow_and_update())?,
             }
         }
+    }
+
+    /// An output that is no longer in force settles nothing more: the agent is to send to the one in its place.
+    fn check_output(&self, outputs: &Outputs) -> Result<(), StreamError> {
+        if outputs.iter().any(|output| Arc::ptr_eq(output, &self.output)) {
+            return Ok(());
+        }
+        self.output.forget_session(self.info.session);
+        Err(StreamError::OutputChanged)
     }
 
     /// The next batch that has arrived whole, decoded.
@@ -192,7 +215,7 @@ impl Stream {
             delta => self.last.checked_add(delta).ok_or(StreamError::BadSequence)?,
         };
         let seq = BatchSeq(self.last);
-        let blocks = self.decoder.decode(&frame.blocks).map_err(StreamError::Decode)?;
+        let blocks = self.decoder.decode(&frame.blocks).map_err(|e| StreamError::Decode(e.to_string()))?;
         let samples: u64 = blocks.iter().map(|b| b.values.len() as u64).sum();
         let counters = &self.shared.counters;
         counters.batches.inc();
@@ -225,7 +248,7 @@ impl Stream {
     }
 
     fn submit(&mut self, batch: Waiting, room: OwnedSemaphorePermit) {
-        self.in_flight.push_back(InFlight { seq: batch.seq, bytes: batch.bytes, _room: room });
+        self.in_flight.push_back(InFlight { seq: batch.seq, bytes: batch.bytes, outcome: None, _room: room });
         self.in_flight_bytes += batch.bytes;
         self.output.submit(Delivery {
             agent: self.info.clone(),
@@ -248,18 +271,27 @@ impl Stream {
         while let Some(verdict) = next {
             match verdict {
                 Verdict::Settled(seq, outcome) => {
-                    acked.up_to = acked.up_to.max(Some(seq));
-                    acked.held_already += outcome.held_already;
-                    acked.rejections.extend(outcome.rejections);
-                    while self.in_flight.front().is_some_and(|b| b.seq <= seq) {
-                        let done = self.in_flight.pop_front().expect("there is a front");
-                        self.in_flight_bytes -= done.bytes;
+                    if let Some(batch) = self.in_flight.iter_mut().find(|b| b.seq == seq) {
+                        batch.outcome = Some(outcome);
                     }
                 }
                 Verdict::Parked(reason) => acked.parked = Some(Some(reason)),
                 Verdict::Resumed => acked.parked = Some(None),
             }
             next = verdicts.try_recv().ok();
+        }
+        // Cumulative: a batch that is not settled holds back those behind it, whatever order verdicts come in.
+        while let Some(done) = self.in_flight.pop_front_if(|b| b.outcome.is_some()) {
+            let outcome = done.outcome.unwrap_or_default();
+            self.in_flight_bytes -= done.bytes;
+            acked.up_to = Some(done.seq);
+            acked.held_already += outcome.held_already;
+            acked.rejections.extend(outcome.rejections);
+        }
+        let context = &self.shared.context;
+        if !acked.rejections.is_empty() {
+            let (now_ms, output) = ((context.wall_clock_ms)(), self.output.announcement().name);
+            context.rejects.note(now_ms, &self.info, output.as_str(), &acked.rejections);
         }
         let mut bytes = Vec::new();
         for frame in self.acks.write(acked) {

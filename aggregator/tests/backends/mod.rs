@@ -87,7 +87,12 @@ impl Backend {
         match self.client.request(request).await {
             Ok(response) => {
                 let status = response.status().as_u16();
-                let body = response.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+                let body = response
+                    .into_body()
+                    .collect()
+                    .await
+                    .map(http_body_util::Collected::to_bytes)
+                    .unwrap_or_default();
                 (status, String::from_utf8_lossy(&body).into_owned())
             }
             Err(_) => (0, String::new()),

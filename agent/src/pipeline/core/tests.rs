@@ -42,11 +42,15 @@ struct World {
     loading: Vec<(OutputName, BatchSeq, BatchSeq)>,
     remembered: Memory,
     ever_dropped: bool,
+    /// After a kill, what may have been sent is known by reservation only.
+    killed: bool,
     /// What each number stood for when it was sent first.
     contents: BTreeMap<BatchSeq, Arc<MetricsBatch>>,
 }
 
 const WINDOW: usize = 600;
+/// Batches that the simulated uplink takes for an output.
+const UPLINK_WINDOW: usize = 3;
 
 impl World {
     fn new(seed: u64, quota_batches: usize) -> Self {
@@ -65,13 +69,22 @@ impl World {
             storing: None,
             loading: Vec::new(),
             ever_dropped: false,
+            killed: false,
             contents: BTreeMap::new(),
         }
     }
 
     fn apply(&mut self, effects: Vec<Effect>) {
+        let mut bounced: BTreeSet<OutputName> = BTreeSet::new();
         for effect in effects {
             match effect {
+                Effect::Send { output, .. } if bounced.contains(&output) => {}
+                Effect::Send { output, batch, .. }
+                    if self.backends[&output].unacked.len() >= UPLINK_WINDOW =>
+                {
+                    self.core.bounced(&output, batch.seq);
+                    bounced.insert(output);
+                }
                 Effect::Send { output, batch, sent_before } => {
                     assert!(self.link, "seed {}: nothing is sent without a link", self.seed);
                     let backend = self.backends.get_mut(&output).unwrap();
@@ -138,10 +151,10 @@ impl World {
 
     fn ack(&mut self, name: &OutputName, at_most: usize) {
         let backend = self.backends.get_mut(name).unwrap();
-        let mut ack = Acked { up_to: BatchSeq(0), held_already: 0, rejections: Vec::new() };
+        let mut ack = Acked { up_to: None, held_already: 0, rejections: Vec::new(), parked: None };
         for _ in 0..at_most.min(backend.unacked.len()) {
             let batch = backend.unacked.pop_front().unwrap();
-            ack.up_to = batch.seq;
+            ack.up_to = Some(batch.seq);
             if !backend.settled.insert(batch.seq) {
                 ack.held_already += batch.samples();
             } else if batch.seq.0 % 7 == 0 {
@@ -173,6 +186,16 @@ impl World {
         }
     }
 
+    fn reset_stream(&mut self) {
+        let name = output("a");
+        let backend = self.backends.get_mut(&name).unwrap();
+        let taken = self.rng.random_range(0..=backend.unacked.len());
+        backend.settled.extend(backend.unacked.drain(..).take(taken).map(|b| b.seq));
+        let mut effects = Vec::new();
+        self.core.stream_reset(self.now_ms, &name, &mut effects);
+        self.apply(effects);
+    }
+
     fn collect(&mut self) {
         let samples = self.rng.random_range(1..12);
         let mut effects = Vec::new();
@@ -188,6 +211,7 @@ impl World {
 
     fn kill(&mut self) {
         self.link_down();
+        self.killed = true;
         self.storing = None;
         self.loading.clear();
         let disk = self.disk.clone();
@@ -210,6 +234,7 @@ impl World {
             17..=20 => self.answer_loads(),
             21..=23 if !self.link => self.link_up(),
             24 if self.link => self.link_down(),
+            36 if self.link => self.reset_stream(),
             25..=34 => {
                 let name = output(if self.rng.random_bool(0.7) { "a" } else { "b" });
                 let n = self.rng.random_range(0..4);

@@ -139,6 +139,7 @@ impl Processor {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the same numbers are expected to the last bit")]
 mod tests {
     use super::*;
 

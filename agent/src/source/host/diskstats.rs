@@ -159,10 +159,7 @@ impl Disk {
         let (name, major, minor) = (label(name), label(major), label(minor));
         let wanted = filter.passes(&name).then(|| Wanted {
             udev: UdevEntry::new(&paths.udev_data, &major, &minor),
-            // sysfs writes the `/` of a device's name (`cciss/c0d0`) as `!`.
-            rotational: PolledFile::new(
-                paths.sysfs.join("block").join(name.replace('/', "!")).join("queue/rotational"),
-            ),
+            rotational: PolledFile::new(paths.sysfs.join("block").join(&*name).join("queue/rotational")),
             ata: Vec::new(),
         });
         Self { name, major, minor, wanted }

@@ -9,13 +9,17 @@ use super::filter::Filter;
 use super::lane::{Job, Lane, Limits, Round};
 use super::mounts::{self, Mount};
 use super::{CollectError, Collector, FsUsage, Setup, System};
-use std::collections::HashSet;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What the label `device_error` says of a mount that hangs, as in node_exporter.
 const HUNG: &str = "mountpoint timeout";
+
+/// How the types of filesystems begin that ask another machine or a process.
+const REMOTE: [&str; 11] =
+    ["nfs", "cifs", "smb", "fuse", "ceph", "9p", "afs", "lustre", "gluster", "gpfs", "ocfs2"];
 
 struct Filesystem {
     table: PolledFile,
@@ -48,8 +52,20 @@ struct Question {
     /// Away while the call hangs.
     job: Option<StatJob>,
     hung: bool,
+    risk: Risk,
     /// The words for an error number, made once.
     error: Option<(i32, String)>,
+}
+
+/// How likely a question hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Risk {
+    /// It was answered last time.
+    Answered,
+    /// A filesystem of this machine.
+    Local,
+    /// A filesystem that asks another machine or a process.
+    Remote,
 }
 
 struct StatJob {
@@ -127,8 +143,9 @@ impl Collector for Filesystem {
         self.ask(out.scrape());
         let Self { known: Known { mounts, questions, .. }, metrics, .. } = self;
         for (mount, question) in mounts {
-            if let Some(Some(question)) = questions.get_mut(*question) {
-                metrics.emit(mount, question.answer(out.scrape()), out);
+            let question = questions.get_mut(*question).and_then(Option::as_mut);
+            if let Some(answer) = question.and_then(|question| question.answer(out.scrape())) {
+                metrics.emit(mount, answer, out);
             }
         }
         Ok(())
@@ -162,11 +179,10 @@ impl Filesystem {
         give_back(lane, questions);
         let now = Instant::now();
         let limits = Limits { job: self.mount_limit, deadline: now + self.limit };
-        // Those that answered before come first, so that new ones that hang do not take their time.
-        for answered_before in [true, false] {
+        // Those that may hang come last, so that they do not take the others' time.
+        for risk in [Risk::Answered, Risk::Local, Risk::Remote] {
             let ready = questions.iter_mut().enumerate().filter_map(|(key, question)| {
-                let question = question.as_mut()?;
-                question.job.as_ref().filter(|job| job.answer.is_some() == answered_before)?;
+                let question = question.as_mut().filter(|question| question.risk == risk)?;
                 let mut job = question.job.take()?;
                 job.scrape = scrape;
                 Some((key, job))
@@ -198,6 +214,10 @@ fn give_back(lane: &Lane<StatJob>, questions: &mut [Option<Question>]) {
             if std::mem::take(&mut question.hung) {
                 tracing::info!(path = %question.path.display(), "the mount answers again");
             }
+            // What was never begun keeps its place in the order.
+            if job.answer.is_some() {
+                question.risk = Risk::Answered;
+            }
             question.job = Some(job);
         }
     });
@@ -206,51 +226,56 @@ fn give_back(lane: &Lane<StatJob>, questions: &mut [Option<Question>]) {
 impl Known {
     /// Takes a new table over. Questions keep their numbers as long as anybody asks them or they hang.
     fn replace(&mut self, text: Vec<u8>, mounts: Vec<Mount>, system: &Arc<dyn System>) {
-        self.text = text;
-        for question in &mut self.questions {
-            let idle = |q: &Question| q.job.is_some() && !mounts.iter().any(|mount| mount.path == q.path);
-            if question.as_ref().is_some_and(idle) {
-                *question = None;
+        let asked: HashSet<&Path> = mounts.iter().map(|mount| mount.path.as_path()).collect();
+        let mut numbers = HashMap::new();
+        for (number, place) in self.questions.iter_mut().enumerate() {
+            let keeps = |question: &Question| question.job.is_none() || asked.contains(&*question.path);
+            match place {
+                Some(question) if keeps(question) => drop(numbers.insert(question.path.clone(), number)),
+                _ => *place = None,
             }
         }
-        self.mounts = mounts
-            .into_iter()
-            .map(|mount| {
-                let number = self.number_of(&mount.path, system);
-                (mount, number)
+        let mut free = 0;
+        let mut place = |mount: &Mount| {
+            *numbers.entry(mount.path.clone()).or_insert_with(|| {
+                while self.questions.get(free).is_some_and(Option::is_some) {
+                    free += 1;
+                }
+                if free == self.questions.len() {
+                    self.questions.push(None);
+                }
+                self.questions[free] = Some(Question::new(mount, system));
+                free
             })
-            .collect();
-    }
-
-    fn number_of(&mut self, path: &PathBuf, system: &Arc<dyn System>) -> usize {
-        let asked = |question: &Option<Question>| question.as_ref().is_some_and(|q| q.path == *path);
-        if let Some(number) = self.questions.iter().position(asked) {
-            return number;
-        }
-        let job = StatJob { system: system.clone(), path: path.clone(), scrape: 0, answer: None };
-        let question = Some(Question { path: path.clone(), job: Some(job), hung: false, error: None });
-        let free = self.questions.iter().position(Option::is_none);
-        let number = free.unwrap_or(self.questions.len());
-        self.questions.resize_with(self.questions.len().max(number + 1), || None);
-        self.questions[number] = question;
-        number
+        };
+        self.mounts =
+            mounts.into_iter().map(|mount| (place(&mount), mount)).map(|(n, mount)| (mount, n)).collect();
+        self.text = text;
     }
 }
 
 impl Question {
-    /// The answer of this scrape, or the words why there is none.
-    fn answer(&mut self, scrape: u64) -> Result<FsUsage, &str> {
-        let answer = self.job.as_ref().and_then(|job| job.answer);
-        match answer.filter(|(at, _)| *at == scrape) {
-            None => Err(HUNG),
-            Some((_, Ok(usage))) => Ok(usage),
-            Some((_, Err(number))) => {
-                if self.error.as_ref().is_none_or(|(known, _)| *known != number) {
-                    self.error = Some((number, words(number)));
-                }
-                Err(self.error.as_ref().map_or("", |(_, words)| words))
-            }
+    fn new(mount: &Mount, system: &Arc<dyn System>) -> Self {
+        let job = StatJob { system: system.clone(), path: mount.path.clone(), scrape: 0, answer: None };
+        let remote = REMOTE.iter().any(|prefix| mount.fs_type.starts_with(prefix));
+        let risk = if remote { Risk::Remote } else { Risk::Local };
+        Self { path: mount.path.clone(), job: Some(job), hung: false, risk, error: None }
+    }
+
+    /// The answer of this scrape, or the words why there is none; none if there was no time to ask.
+    fn answer(&mut self, scrape: u64) -> Option<Result<FsUsage, &str>> {
+        if self.hung {
+            return Some(Err(HUNG));
         }
+        let (_, answer) = self.job.as_ref()?.answer.filter(|(at, _)| *at == scrape)?;
+        let number = match answer {
+            Ok(usage) => return Some(Ok(usage)),
+            Err(number) => number,
+        };
+        if self.error.as_ref().is_none_or(|(known, _)| *known != number) {
+            self.error = Some((number, words(number)));
+        }
+        self.error.as_ref().map(|(_, words)| Err(words.as_str()))
     }
 }
 

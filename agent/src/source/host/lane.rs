@@ -210,7 +210,7 @@ mod tests {
 
     fn round(lane: &Lane<Step>, jobs: Vec<(usize, Step)>) -> (Vec<usize>, Vec<usize>) {
         let limits =
-            Limits { job: Duration::from_millis(100), deadline: Instant::now() + Duration::from_secs(60) };
+            Limits { job: Duration::from_secs(1), deadline: Instant::now() + Duration::from_mins(1) };
         let (mut stuck, mut back) = (Vec::new(), Vec::new());
         lane.begin(jobs.into_iter());
         while let Round::WaitUntil(until) = lane.check(Instant::now(), limits, |key| stuck.push(key)) {
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(round(&lane, jobs), (vec![1], vec![0, 2, 3]));
         assert_eq!(round(&lane, vec![(0, Step::Quick)]), (vec![], vec![0]));
         drop(release);
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         let mut late = Vec::new();
         while late.is_empty() && Instant::now() < deadline {
             lane.take(|key, _| late.push(key));
@@ -242,12 +242,12 @@ mod tests {
         let lane = Lane::new("test");
         let (release, until) = mpsc::channel();
         lane.begin([(0, Step::Waits(until)), (1, Step::Quick)].into_iter());
-        let limits = Limits { job: Duration::from_secs(60), deadline: Instant::now() };
+        let limits = Limits { job: Duration::from_mins(1), deadline: Instant::now() };
         let mut stuck = Vec::new();
         assert_eq!(lane.check(Instant::now(), limits, |key| stuck.push(key)), Round::Over);
         drop(release);
         assert!(stuck.is_empty() || stuck == [0]);
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         let mut back = Vec::new();
         while back.len() < 2 && Instant::now() < deadline {
             lane.take(|key, _| back.push(key));

@@ -4,7 +4,8 @@ use super::emit::{Metric, Segment};
 use super::file::SharedFile;
 use super::lane::{Lane, Limits, Round};
 use super::task::{Done, ScrapeMetrics, Task};
-use super::{CollectorKind, Settings, Setup, System, build_info, render};
+use super::{CollectorKind, Settings, Setup, System, build_info};
+use crate::source::render;
 use crate::source::{SourceContext, vanished};
 use pegel_proto::metrics::{Block, Labels, SeriesSet, stale_marker};
 use std::sync::Arc;
@@ -72,11 +73,14 @@ impl HostSource {
             "Collectors of the host source whose call into the kernel has not returned in time.",
             &[],
         );
+        let mut due_ms = None;
         loop {
-            let wait = until_next(context.clock.now_ms(), self.settings.interval);
+            let now_ms = context.clock.now_ms();
+            let next_ms = next_due(now_ms, self.settings.interval, due_ms);
+            due_ms = Some(next_ms);
             tokio::select! {
                 () = context.shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(Duration::from_millis((next_ms - now_ms) as u64)) => {}
             }
             let at_ms = context.clock.now_ms();
             context.intake.offer(self.collect(at_ms).await);
@@ -109,7 +113,10 @@ impl HostSource {
     /// an exporter would.
     pub fn once(&mut self) -> String {
         let blocks = self.collect_blocking(0);
-        blocks.last().map(render::text).unwrap_or_default()
+        blocks
+            .last()
+            .map(|b| render::text(std::slice::from_ref(b), render::WhichLabels::Own))
+            .unwrap_or_default()
     }
 
     fn begin(&mut self, now: Instant) -> Limits {
@@ -207,8 +214,26 @@ impl Slot {
     }
 }
 
-/// The time from an instant to the next multiple of the interval.
-fn until_next(now_ms: i64, interval: Duration) -> Duration {
+/// The next multiple of the interval after an instant, in milliseconds. A timer that fires a little early must not
+/// make two scrapes of the one that was due.
+fn next_due(now_ms: i64, interval: Duration, last_due_ms: Option<i64>) -> i64 {
     let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
-    Duration::from_millis((interval_ms - now_ms.rem_euclid(interval_ms)) as u64)
+    let next_ms = now_ms - now_ms.rem_euclid(interval_ms) + interval_ms;
+    if last_due_ms == Some(next_ms) { next_ms + interval_ms } else { next_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scrapes_are_due_at_multiples_once_each_whatever_the_clock_does() {
+        let second = Duration::from_secs(1);
+        assert_eq!(next_due(1_300, second, None), 2_000);
+        assert_eq!(next_due(2_000, second, Some(2_000)), 3_000);
+        assert_eq!(next_due(1_999, second, Some(2_000)), 3_000, "fired early");
+        assert_eq!(next_due(9_500, second, Some(2_000)), 10_000, "stepped on");
+        assert_eq!(next_due(500, second, Some(9_000)), 1_000, "stepped back");
+        assert_eq!(next_due(-1, second, None), 0);
+    }
 }

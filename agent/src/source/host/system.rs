@@ -66,7 +66,12 @@ pub struct KernelSystem {
 impl KernelSystem {
     /// Reads the local time zone (`TZ`, `/etc/localtime`) once.
     pub fn new() -> Self {
-        Self { zone: tz::TimeZone::local().ok() }
+        // As tzset(3): without `TZ` the system's zone, with an empty or unknown one UTC.
+        let zone = match std::env::var("TZ") {
+            Err(_) => tz::TimeZone::local(),
+            Ok(name) => tz::TimeZone::from_posix_tz(name.strip_prefix(':').unwrap_or(&name)),
+        };
+        Self { zone: zone.ok() }
     }
 }
 

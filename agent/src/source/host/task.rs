@@ -127,3 +127,87 @@ impl ScrapeMetrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::emit::Emitter;
+    use super::*;
+    use parking_lot::Mutex;
+    use std::fmt::Write as _;
+    use std::sync::Arc;
+
+    /// Counts events by their level, and keeps the last one's words.
+    #[derive(Default)]
+    struct Events(Mutex<Vec<(tracing::Level, String)>>);
+
+    impl tracing::Subscriber for Events {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut words = String::new();
+            event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+                let _ = write!(words, "{field}={value:?} ");
+            });
+            self.0.lock().push((*event.metadata().level(), words));
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    /// Cannot read its file for some runs.
+    struct Fails(u32);
+
+    impl Collector for Fails {
+        fn collect(&mut self, _: &mut Emitter<'_>) -> Result<(), CollectError> {
+            self.0 = self.0.saturating_sub(1);
+            let source = std::io::ErrorKind::PermissionDenied.into();
+            if self.0 == 0 { Ok(()) } else { Err(CollectError::Read { path: "/proc/stat".into(), source }) }
+        }
+    }
+
+    #[test]
+    fn a_failure_is_logged_once_with_file_and_reason_and_so_is_its_end() {
+        let events = Arc::new(Events::default());
+        tracing::subscriber::with_default(events.clone(), || {
+            let mut task = Task::new(CollectorKind::Stat, Box::new(Fails(4)));
+            (0..6).for_each(|_| task.run());
+        });
+        let events = events.0.lock();
+        assert_eq!(events.len(), 2, "{events:?}");
+        assert_eq!((events[0].0, events[1].0), (tracing::Level::WARN, tracing::Level::INFO));
+        assert!(events[0].1.contains("cannot read /proc/stat: permission denied"), "{}", events[0].1);
+    }
+
+    struct Panics {
+        times: u32,
+        metric: Metric,
+    }
+
+    impl Collector for Panics {
+        fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
+            out.emit(&self.metric, &[], 1.0);
+            self.times = self.times.saturating_sub(1);
+            assert!(self.times == 0, "a bug");
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_fails_one_run_of_one_collector() {
+        let panics = Panics { times: 2, metric: Metric::gauge("node_x", "X.", &[]) };
+        let mut task = Task::new(CollectorKind::Stat, Box::new(panics));
+        for (scrape, success) in [(1, false), (2, true), (3, true)] {
+            task.prepare(scrape);
+            task.run();
+            assert_eq!(task.done(scrape).map(|done| done.success), Some(success));
+            assert_eq!(task.segment().values().len(), usize::from(success));
+            assert_eq!(task.segment().series().len(), usize::from(success));
+        }
+    }
+}

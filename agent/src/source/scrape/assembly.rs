@@ -106,6 +106,12 @@ impl Assembly {
         if self.live { self.shape.series() } else { 0 }
     }
 
+    /// Takes all series texts apart anew with the next scrape: what decides about labels has changed. Which series are
+    /// alive stays known.
+    pub fn relearn(&mut self) {
+        self.shape.format = None;
+    }
+
     /// Reads the body of a scrape begun at `at_ms`. On an error nothing of it is taken; the counts say how far it
     /// came, and the caller goes on with [`Assembly::end`].
     pub fn read(
@@ -169,11 +175,15 @@ impl Assembly {
         };
         let Scratch { scanned, regions } = scratch;
         scanned.clear();
-        let mut regions = RegionScan::new(regions, &self.shape.regions);
+        let mut regions = RegionScan::new(regions, &self.shape.regions, self.shape.format == Some(format));
         let mut lookup = Lookup::new(&self.shape, format);
         let mut exposition = Exposition::new(body, format);
         loop {
-            let position = exposition.position();
+            let mut position = exposition.position();
+            if let Some((length, kind)) = regions.skip(body, position) {
+                exposition.skip_metadata(length, kind);
+                position += length;
+            }
             let entry = match exposition.next_entry(lookup.expected()) {
                 None => break,
                 Some(entry) => entry?,

@@ -41,7 +41,11 @@ fn read(body: &[u8], format: Format) -> Option<Vec<Said>> {
                 let stamp_ms = sample.stamp_ms.filter(|_| format == Format::Text);
                 Said::Sample { labels, bits: sample.value.to_bits(), stamp_ms }
             }
-            Entry::Help { family, text } => Said::Help(family.into_owned(), text.into_owned()),
+            Entry::Help { family, text } => {
+                // The text format has no way to write a help text of nothing but blanks.
+                let text = if text.trim_matches([' ', '\t']).is_empty() { "" } else { &*text };
+                Said::Help(family.into_owned(), text.to_owned())
+            }
             Entry::Type { family, kind: named } => {
                 kind = named;
                 Said::Type(family.into_owned(), named)

@@ -315,7 +315,8 @@ pub async fn scrape_once(settings: &Settings, context: &SourceContext) -> (Vec<O
     let at_ms = context.clock.now_ms();
     let scrapes = targets.iter().map(async |(_, target)| {
         let mut series = TargetSeries::new(target);
-        let scraped = series.scrape(target, &shared, at_ms).await;
+        let scraped = series.scrape(target, &shared, at_ms, std::future::pending()).await;
+        let scraped = scraped.expect("nothing stops it");
         let status = TargetStatus::after(target, &scraped, at_ms, series.assembly.series());
         OneScrape { status, blocks: scraped.blocks }
     });

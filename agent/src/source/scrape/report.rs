@@ -36,7 +36,7 @@ impl ReportSeries {
     }
 
     /// What a target's own series are told apart from these by.
-    pub fn fingerprints(&self) -> &[u64] {
+    pub fn fingerprints(&self) -> &[u64; SERIES.len()] {
         &self.fingerprints
     }
 

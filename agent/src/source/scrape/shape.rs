@@ -47,7 +47,8 @@ pub(super) struct Line {
 /// What a scrape looked like.
 #[derive(Debug, Default)]
 pub(super) struct Shape {
-    format: Option<Format>,
+    /// None: the texts are not to be compared with others.
+    pub(super) format: Option<Format>,
     texts: Vec<u8>,
     pub(super) lines: Vec<Line>,
     pub(super) regions: Vec<Region>,

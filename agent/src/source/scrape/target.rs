@@ -213,7 +213,7 @@ mod tests {
             ],
             |job| {
                 job.params =
-                    vec![("target".into(), vec!["x".into()]), ("m".into(), vec!["1".into(), "2".into()])]
+                    vec![("target".into(), vec!["x".into()]), ("m".into(), vec!["1".into(), "2".into()])];
             },
         )
         .unwrap();

@@ -28,20 +28,20 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 const DEADLINE: Duration = Duration::from_secs(20);
 
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+type Answering = Arc<dyn Fn(Request) -> Answer + Send + Sync>;
 
 /// An exporter whose answer the test decides.
 #[derive(Clone)]
 struct Exporter {
     address: String,
-    answer: Arc<Mutex<Arc<dyn Fn(Request) -> Answer + Send + Sync>>>,
+    answer: Arc<Mutex<Answering>>,
 }
 
 impl Exporter {
     async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let answer: Arc<dyn Fn(Request) -> Answer + Send + Sync> =
-            Arc::new(|_| respond(200, TEXT, String::new()));
+        let answer: Answering = Arc::new(|_| respond(200, TEXT, String::new()));
         let exporter = Self { address, answer: Arc::new(Mutex::new(answer)) };
         let answering = exporter.answer.clone();
         let router = axum::Router::new().fallback(move |request: Request| {

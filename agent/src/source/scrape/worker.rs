@@ -6,6 +6,7 @@ use super::exposition::Format;
 use super::fetch::{FetchError, fetch};
 use super::own_labels::Rules;
 use super::report::ReportSeries;
+use super::settings::Job;
 use super::status::TargetStatus;
 use super::target::Target;
 use super::telemetry::ScrapeMetrics;
@@ -18,6 +19,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// A body larger than this is read beside the runtime's threads, in bytes. Below it, reading takes a millisecond or
+/// two even when every series is new.
+const READ_ASIDE_BYTES: usize = 512 << 10;
 
 /// Why a scrape failed.
 #[derive(Debug, thiserror::Error)]
@@ -56,16 +61,32 @@ impl TargetSeries {
         }
     }
 
-    /// One scrape, begun at `at_ms`: whatever happens, there are blocks that say so.
-    pub(super) async fn scrape(&mut self, target: &Target, shared: &Shared, at_ms: i64) -> Scraped {
+    /// One scrape, begun at `at_ms`: whatever happens, there are blocks that say so. None if `stop` came before the
+    /// body did.
+    pub(super) async fn scrape(
+        &mut self,
+        target: &Arc<Target>,
+        shared: &Shared,
+        at_ms: i64,
+        stop: impl Future<Output = ()>,
+    ) -> Option<Scraped> {
         let began = Instant::now();
         let mut buffers = shared.buffers.take();
-        let fetched = fetch(target, &shared.clients, &mut buffers.body).await;
+        let fetched = tokio::select! {
+            biased;
+            () = stop => return None,
+            fetched = fetch(target, &shared.clients, &mut buffers.body) => fetched,
+        };
         let body_bytes = buffers.body.len();
-        let (read, buffers) = match fetched {
-            // Without a body the format does not matter.
-            Ok(format) => self.read(target, format.unwrap_or(Format::Text), buffers, at_ms).await,
-            Err(error) => (Err((error.into(), Counts::default())), buffers),
+        let read = match fetched {
+            Ok(format) => {
+                // Without a body there is no format, and it does not matter.
+                let (read, returned) =
+                    self.read(target, format.unwrap_or(Format::Text), buffers, at_ms).await;
+                buffers = returned;
+                read.map_err(|(error, counts)| (error.into(), counts))
+            }
+            Err(error) => Err((error.into(), Counts::default())),
         };
         shared.buffers.give_back(buffers);
         let took = began.elapsed();
@@ -73,43 +94,51 @@ impl TargetSeries {
         let (mut blocks, counts, complaint, error) = match read {
             Ok(Assembled { blocks, counts, complaint }) => (blocks, counts, complaint, None),
             Err((error, counts)) => {
-                (self.assembly.end(reading(target, &self.report), at_ms), counts, None, Some(error))
+                let ended = self.assembly.end(reading(target, self.report.fingerprints()), at_ms);
+                (ended, counts, None, Some(error))
             }
         };
         blocks.push(self.report.block(at_ms, error.is_none(), took, counts));
-        Scraped { blocks, counts, took, body_bytes, complaint, error }
+        Some(Scraped { blocks, counts, took, body_bytes, complaint, error })
     }
 
+    /// Reads a body: here if that is a matter of a millisecond, else beside the runtime's threads.
     async fn read(
         &mut self,
-        target: &Target,
+        target: &Arc<Target>,
         format: Format,
         mut buffers: Buffers,
         at_ms: i64,
-    ) -> (Result<Assembled, (ScrapeError, Counts)>, Buffers) {
-        let read = self.assembly.read(
-            &buffers.body,
-            format,
-            reading(target, &self.report),
-            at_ms,
-            &mut buffers.scratch,
-        );
-        // A large body holds up the runtime's thread for milliseconds; let others have a turn before the next step.
-        tokio::task::yield_now().await;
-        (read.map_err(|(error, counts)| (error.into(), counts)), buffers)
+    ) -> (Result<Assembled, (BodyError, Counts)>, Buffers) {
+        let target = target.clone();
+        let reserved = *self.report.fingerprints();
+        let mut assembly = std::mem::take(&mut self.assembly);
+        let large = buffers.body.len() > READ_ASIDE_BYTES;
+        let work = move || {
+            let reading = reading(&target, &reserved);
+            let read = assembly.read(&buffers.body, format, reading, at_ms, &mut buffers.scratch);
+            (read, assembly, buffers)
+        };
+        let (read, assembly, buffers) = if large {
+            tokio::task::spawn_blocking(work).await.expect("reading a body does not panic and is not aborted")
+        } else {
+            work()
+        };
+        self.assembly = assembly;
+        (read, buffers)
     }
 
     /// Staleness markers for everything: the target is gone.
     pub(super) fn end(&mut self, target: &Target, now_ms: i64) -> Vec<Block> {
         // A marker at the very instant of the last sample would be a second value for it.
         let at_ms = if self.last_ms == Some(now_ms) { now_ms + 1 } else { now_ms };
-        let mut blocks = self.assembly.end(reading(target, &self.report), at_ms);
+        let mut blocks = self.assembly.end(reading(target, self.report.fingerprints()), at_ms);
         blocks.extend(self.report.end(at_ms));
         blocks
     }
 }
 
-fn reading<'a>(target: &'a Target, report: &'a ReportSeries) -> Reading<'a> {
+fn reading<'a>(target: &'a Target, reserved: &'a [u64]) -> Reading<'a> {
     let job = &target.job;
     Reading {
         rules: Rules { target: &target.labels, honor_labels: job.honor_labels, limits: job.label_limits },
@@ -117,7 +146,7 @@ fn reading<'a>(target: &'a Target, report: &'a ReportSeries) -> Reading<'a> {
         honor_timestamps: job.honor_timestamps,
         track_timestamps_staleness: job.track_timestamps_staleness,
         sample_limit: job.sample_limit,
-        reserved: report.fingerprints(),
+        reserved,
     }
 }
 
@@ -150,7 +179,12 @@ impl Worker {
                     if changed.is_err() {
                         break;
                     }
-                    target = self.target.borrow_and_update().clone();
+                    let new = self.target.borrow_and_update().clone();
+                    let rules = |job: &Job| (job.honor_labels, job.label_limits);
+                    if rules(&new.job) != rules(&target.job) {
+                        series.assembly.relearn();
+                    }
+                    target = new;
                     continue;
                 }
                 () = tokio::time::sleep_until(self.shared.origin + due) => {}
@@ -159,11 +193,14 @@ impl Worker {
             let tolerance = STAMP_TOLERANCE.min(target.interval / 100);
             let aligned = if late <= tolerance { late } else { Duration::ZERO };
             let at_ms = self.shared.context.clock.ms_before_now(aligned);
-            let scraped = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = self.removed.cancelled() => break,
-                scraped = series.scrape(&target, &self.shared, at_ms) => scraped,
+            let stop = async {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = self.removed.cancelled() => {}
+                }
+            };
+            let Some(scraped) = series.scrape(&target, &self.shared, at_ms, stop).await else {
+                continue;
             };
             let skipped = schedule.skipped_between(due, self.shared.origin.elapsed());
             self.shared.metrics.count(&scraped, skipped);

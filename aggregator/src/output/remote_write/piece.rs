@@ -3,7 +3,8 @@
 
 use super::batch::BatchKey;
 use crate::session::{ResolvedBlock, ResolvedSet};
-use std::collections::HashMap;
+use crate::symbols::Symbol;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// One block of one batch.
@@ -57,12 +58,12 @@ pub(super) struct Piece {
     pub sent_before: bool,
     /// A larger piece that held this one was refused by a backend that may have stored the rest.
     pub partly_stored: bool,
-    /// Samples that are newer than these, of the same series, may have been stored by that.
-    pub behind_stored: bool,
+    /// It was refused without a known reason, and asked about again after something else was accepted.
+    pub asked_again: bool,
 }
 
 /// One record of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Record {
     /// The batch.
     pub batch: BatchKey,
@@ -111,6 +112,30 @@ impl Piece {
         taken
     }
 
+    /// Moves the samples of one series into another piece, behind what is there.
+    pub fn move_series(&mut self, labels: &[(Symbol, Symbol)], to: &mut Self) {
+        let mut kept = Vec::with_capacity(self.groups.len());
+        for mut group in self.groups.drain(..) {
+            let members = &group.set.series[group.first as usize..(group.first + group.len) as usize];
+            let Some(at) = members.iter().position(|series| *series.labels == *labels) else {
+                kept.push(group);
+                continue;
+            };
+            let (before, at) = (at as u32, group.first + at as u32);
+            let after = group.len - before - 1;
+            if before > 0 {
+                kept.push(group.with(group.first, before, group.parts.clone()));
+            }
+            if after > 0 {
+                kept.push(group.with(at + 1, after, group.parts.clone()));
+            }
+            (group.first, group.len) = (at, 1);
+            to.groups.push(group);
+            to.sent_before |= self.sent_before;
+        }
+        self.groups = kept;
+    }
+
     /// Splits a piece of more than one record in two: between groups, else between series, else between samples.
     /// The first half is to be sent first.
     pub fn split(mut self) -> (Self, Self) {
@@ -136,11 +161,25 @@ impl Piece {
         let (older, newer) = group.parts.split_at(group.parts.len() / 2);
         let older = group.with(group.first, 1, older.to_vec());
         let newer = group.with(group.first, 1, newer.to_vec());
-        let behind_stored = marks.behind_stored || marks.partly_stored;
-        (
-            Self { groups: vec![older], behind_stored, sent_before: marks.sent_before, ..marks },
-            Self { groups: vec![newer], ..marks },
-        )
+        (Self { groups: vec![older], ..marks }, Self { groups: vec![newer], ..marks })
+    }
+
+    /// The records that a later one of the same series follows.
+    pub fn followed(&self) -> HashSet<Record> {
+        let mut seen = HashSet::new();
+        let mut followed = HashSet::new();
+        for group in self.groups.iter().rev() {
+            for index in group.first..group.first + group.len {
+                let mut later = !seen.insert(&*group.set.series[index as usize].labels);
+                for part in group.parts.iter().rev() {
+                    if later {
+                        followed.insert(Record { batch: part.batch, index: part.base + index });
+                    }
+                    later = true;
+                }
+            }
+        }
+        followed
     }
 }
 

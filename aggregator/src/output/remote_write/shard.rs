@@ -22,9 +22,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How many records that were refused without a known reason a shard holds back while nothing has ever been
-/// accepted, before it takes the output for misconfigured. A wrong URL refuses everything; sixteen damaged records
-/// in a row with no good one between them do not happen.
+/// How many records in a row may be refused without a known reason, with no good one between them, before the shard
+/// takes the output for misconfigured: so many are refused for good if something was accepted before, and so many
+/// are held back and tried again. A wrong URL or proxy refuses everything; damaged records have good neighbours.
 const MAX_SUSPECTS: usize = 16;
 
 /// How a shard batches and waits.
@@ -83,7 +83,12 @@ pub(super) struct Shard {
     not_before: Option<Instant>,
     failures: u32,
     accepted_ever: bool,
+    /// Records refused without a known reason since something was accepted.
+    unexplained: usize,
     suspects: Vec<Suspect>,
+    /// Records of the present request that may be held behind a later one of their series, because a larger piece
+    /// was stored in part.
+    shadowed: HashSet<Record>,
     parked: Option<Parked>,
     trouble: Option<String>,
 }
@@ -105,7 +110,9 @@ impl Shard {
             not_before: None,
             failures: 0,
             accepted_ever: false,
+            unexplained: 0,
             suspects: Vec::new(),
+            shadowed: HashSet::new(),
             parked: None,
             trouble: None,
         }
@@ -307,10 +314,12 @@ impl Shard {
 
     fn accepted(&mut self, piece: &Piece) {
         self.accepted_ever = true;
+        self.unexplained = 0;
         let delivered = self.deliver(piece);
         self.tally.delivered(delivered);
-        for suspect in std::mem::take(&mut self.suspects) {
-            self.reject_all(&suspect.piece, RejectReason::Other, &suspect.message);
+        // The output works: whether what it refused is at fault itself shows when it is asked once more.
+        for suspect in std::mem::take(&mut self.suspects).into_iter().rev() {
+            self.left.push(Piece { asked_again: true, ..suspect.piece });
         }
         self.well();
     }
@@ -391,7 +400,10 @@ impl Shard {
             self.accepted_ever |= written > 0;
             return;
         }
-        piece.partly_stored |= !matches!(stored, Stored::Nothing | Stored::Count(0));
+        if !piece.partly_stored && !matches!(stored, Stored::Nothing | Stored::Count(0)) {
+            piece.partly_stored = true;
+            self.shadowed.extend(piece.followed());
+        }
         self.split(piece);
     }
 
@@ -404,16 +416,19 @@ impl Shard {
         message: &str,
         known: bool,
     ) {
-        if (piece.sent_before || piece.behind_stored) && is_held(reason, message) {
+        if (piece.sent_before || self.shadowed.contains(&record)) && is_held(reason, message) {
             if let Some(batch) = self.batches.get_mut(&record.batch) {
                 batch.hold();
                 self.tally.held();
             }
             return;
         }
-        if !known && !self.accepted_ever {
-            self.suspects.push(Suspect { piece, message: message.to_owned() });
-            return;
+        if !known && !piece.asked_again {
+            if !self.accepted_ever || self.unexplained >= MAX_SUSPECTS {
+                self.suspect(piece, message);
+                return;
+            }
+            self.unexplained += 1;
         }
         self.reject(record, reason, message);
         if self.covers_older(message) {
@@ -422,6 +437,17 @@ impl Shard {
                 self.reject_all(&old, reason, message);
             }
         }
+    }
+
+    /// Holds a record back, with what follows it of its series.
+    fn suspect(&mut self, mut piece: Piece, message: &str) {
+        let group = &piece.groups[0];
+        let set = group.set.clone();
+        let labels = &set.series[group.first as usize].labels;
+        for left in self.left.iter_mut().rev() {
+            left.move_series(labels, &mut piece);
+        }
+        self.suspects.push(Suspect { piece, message: message.to_owned() });
     }
 
     /// Whether the refusal of one record as too old is one of all that are as old.
@@ -444,7 +470,8 @@ impl Shard {
             let Some(batch) = self.batches.get_mut(&blame.record.batch) else { continue };
             batch.take_back_delivered();
             delivered -= 1;
-            if piece.sent_before && is_held(blame.reason, blame.message) {
+            let maybe_held = piece.sent_before || self.shadowed.contains(&blame.record);
+            if maybe_held && is_held(blame.reason, blame.message) {
                 batch.hold();
                 self.tally.held();
             } else {
@@ -476,6 +503,7 @@ impl Shard {
         if self.left.is_empty() && self.in_flight.is_none() && self.suspects.is_empty() {
             // Only batches that go on in the next request are left.
             self.active.clear();
+            self.shadowed.clear();
         }
     }
 

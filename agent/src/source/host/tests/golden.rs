@@ -27,14 +27,12 @@ pub(super) fn files(name: &str) -> Vec<(String, Vec<u8>)> {
 
 /// What two expositions do not share, `-` for what is missing and `+` for what is new.
 fn difference(expected: &str, found: &str) -> String {
-    let only = |a: &str, b: &str, sign: char| {
+    let only = |a: &str, b: &str, sign: &str| {
         let lines: Vec<&str> = b.lines().collect();
-        a.lines()
-            .filter(|line| !lines.contains(line))
-            .map(|line| format!("{sign} {line}\n"))
-            .collect::<String>()
+        let only = a.lines().filter(|line| !lines.contains(line));
+        only.flat_map(|line| [sign, " ", line, "\n"]).collect::<String>()
     };
-    only(expected, found, '-') + &only(found, expected, '+')
+    only(expected, found, "-") + &only(found, expected, "+")
 }
 
 fn check(name: &str) {
@@ -44,7 +42,7 @@ fn check(name: &str) {
     let varies =
         ["node_scrape_collector_duration_seconds{", "scrape_duration_seconds ", "node_exporter_build_info{"];
     let stable = text.lines().filter(|line| !varies.iter().any(|prefix| line.starts_with(prefix)));
-    let stable: String = stable.map(|line| format!("{}\n", line.replace('\0', "\\000"))).collect();
+    let stable = stable.collect::<Vec<_>>().join("\n").replace('\0', "\\000") + "\n";
     let path = path(name, "expected");
     if std::env::var_os("PEGEL_BLESS").is_some() {
         std::fs::write(&path, &stable).unwrap();

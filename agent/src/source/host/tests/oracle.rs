@@ -83,33 +83,73 @@ fn stands_still(series: &str) -> bool {
     .any(|prefix| series.starts_with(prefix))
 }
 
-#[test]
-fn names_labels_types_and_values_are_node_exporters() {
+/// Starts the exporter with these collectors and arguments; none, and words why, if there is none.
+fn started(collectors: &[CollectorKind], arguments: &[String]) -> Option<(Running, u16)> {
     let Some(exporter) = exporter() else {
         println!("skipped: no node_exporter; set PEGEL_NODE_EXPORTER to the path of version 1.12");
-        return;
+        return None;
     };
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = Command::new(&exporter);
+    let mut command = Command::new(exporter);
     command.args(["--collector.disable-defaults", "--web.disable-exporter-metrics"]);
-    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-    command.args(CollectorKind::ALL.iter().map(|kind| format!("--collector.{}", kind.name())));
-    let _running = Running(command.stderr(Stdio::null()).spawn().unwrap());
-    let mut first = Err(std::io::ErrorKind::NotConnected.into());
-    eventually(|| {
-        first = scrape(port);
-        first.is_ok()
-    });
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}")).args(arguments);
+    command.args(collectors.iter().map(|kind| format!("--collector.{}", kind.name())));
+    let running = Running(command.stderr(Stdio::null()).spawn().unwrap());
+    eventually(|| scrape(port).is_ok());
+    Some((running, port))
+}
 
-    let mut ours = source(Settings::default(), Arc::new(KernelSystem::new()));
+/// Both read the same recorded tree: every value is the same to the last bit.
+fn agrees_on(name: &str) {
+    // The rest is asked of the running kernel.
+    let asked = [CollectorKind::Filesystem, CollectorKind::Time, CollectorKind::Uname];
+    let collectors: Vec<_> =
+        CollectorKind::ALL.iter().copied().filter(|kind| !asked.contains(kind)).collect();
+    let tree = Tree::recorded(name);
+    let at = |flag: &str, dir: &str| format!("--path.{flag}={}", tree.dir.path().join(dir).display());
+    let mut arguments = vec![at("procfs", "proc"), at("sysfs", "sys"), at("udev.data", "udev")];
+    arguments.push("--no-collector.netdev.netlink".into());
+    std::fs::create_dir_all(tree.dir.path().join("sys")).unwrap();
+    let Some((_running, port)) = started(&collectors, &arguments) else { return };
+    let (theirs, their_types) = parsed(&scrape(port).unwrap());
+    let settings = Settings { collectors, ..tree.settings() };
+    let (found, types) = parsed(&source(settings, FixedSystem::new()).once());
+    let compared = |all: BTreeMap<String, f64>| -> BTreeMap<String, f64> {
+        all.into_iter()
+            .filter(|(name, _)| !ignored(name) && !name.contains("duration_seconds{collector"))
+            .collect()
+    };
+    let (found, theirs) = (compared(found), compared(theirs));
+    let wrong: Vec<_> =
+        found.keys().chain(theirs.keys()).filter(|key| found.get(*key) != theirs.get(*key)).collect();
+    let words =
+        wrong.iter().map(|key| format!("{key}: {:?} here, {:?} there\n", found.get(*key), theirs.get(*key)));
+    assert!(wrong.is_empty(), "{}", words.collect::<String>());
+    let wrong: Vec<_> =
+        types.iter().filter(|(n, kind)| !ignored(n) && their_types.get(*n) != Some(kind)).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    println!("{} series of {name} agree with node_exporter", found.len());
+}
+
+#[test]
+fn on_recorded_trees_every_value_is_node_exporters() {
+    agrees_on("weird");
+    agrees_on("old");
+}
+
+/// What is not compared: the exporter's own version, and what the scraper adds.
+fn ignored(name: &str) -> bool {
+    ["node_exporter_build_info", "up", "scrape_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[test]
+fn on_this_machine_names_labels_types_and_values_are_node_exporters() {
+    let Some((_running, port)) = started(CollectorKind::ALL, &[]) else { return };
+    let mut ours = source(Settings::default(), KernelSystem::new());
     let before = parsed(&scrape(port).unwrap()).0;
     let (found, types) = parsed(&ours.once());
     let (theirs, their_types) = parsed(&scrape(port).unwrap());
 
-    // node_exporter's own process metrics are none of the host's; the scraper adds the other three.
-    let ignored = |name: &str| {
-        name.starts_with("node_exporter_build_info") || name.starts_with("up") || name.starts_with("scrape_")
-    };
     let names = |all: &BTreeMap<String, f64>| -> BTreeSet<String> {
         all.keys().filter(|name| !ignored(name)).cloned().collect()
     };
@@ -137,5 +177,5 @@ fn names_labels_types_and_values_are_node_exporters() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    println!("{} series agree with {}", names(&found).len(), exporter.display());
+    println!("{} series of this machine agree with node_exporter", names(&found).len());
 }

@@ -51,9 +51,9 @@ pub fn decode(series: &[u8], format: Format, kind: MetricType) -> Option<Vec<Pai
         return None;
     }
     let normalised = match kind {
-        MetricType::Histogram => "le",
-        MetricType::Summary => "quantile",
-        _ => "",
+        MetricType::Histogram => Some("le"),
+        MetricType::Summary => Some("quantile"),
+        _ => None,
     };
     found
         .0
@@ -61,7 +61,7 @@ pub fn decode(series: &[u8], format: Format, kind: MetricType) -> Option<Vec<Pai
         .map(|(name, value)| {
             let name = unescape(std::str::from_utf8(name).ok()?);
             let mut value = unescape(std::str::from_utf8(value).ok()?);
-            if name == normalised
+            if normalised.is_some_and(|normalised| name == normalised)
                 && let Some(number) = float::parse(value.as_bytes())
             {
                 value = Cow::Owned(float::openmetrics(number));
@@ -114,7 +114,7 @@ pub(super) fn unescape_help(text: &str) -> Cow<'_, str> {
 }
 
 fn resolve(text: &str, quotes: bool) -> Cow<'_, str> {
-    if !text.contains('\\') {
+    if memchr::memchr(b'\\', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());

@@ -16,6 +16,7 @@
 //! - A NUL byte outside label values and help texts is an error (Prometheus takes one at a line's start for the
 //!   end of the body, and so loses the rest silently).
 //! - A quoted name that is not UTF-8 is an error here and not only when the sample is stored.
+//! - A timestamp whose milliseconds need more than 64 bits is an error (Go leaves open what it becomes).
 //!
 //! Exemplars are checked and kept out ([`Sample::exemplar`] says that one was there). Native histograms exist in
 //! neither format; they need the protobuf exposition, which is not asked for.
@@ -211,6 +212,12 @@ impl<'a> Exposition<'a> {
     /// How far the body is read, in bytes.
     pub fn position(&self) -> usize {
         self.cursor.at
+    }
+
+    /// Goes past metadata that was read in this format before, `length` bytes after which `kind` is in force.
+    pub(super) fn skip_metadata(&mut self, length: usize, kind: MetricType) {
+        self.cursor.at += length;
+        self.kind = kind;
     }
 
     /// The next line that says something; none at the end. After an error there is nothing more.

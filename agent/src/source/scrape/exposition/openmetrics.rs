@@ -78,7 +78,13 @@ fn sample<'a>(c: &mut Cursor<'a>, expected: Option<&[u8]>) -> Located<Sample<'a>
     let (start, value) = field(c)?;
     let mut sample = Cursor::sample(series, at, taken.is_some(), Cursor::number(value, start)?);
     if c.peek() == Some(b' ') && !c.rest().starts_with(EXEMPLAR) {
-        sample.stamp_ms = Some(stamp(c)?);
+        let (start, text, seconds) = seconds(c)?;
+        // Cut, not rounded, to milliseconds, as Prometheus does.
+        let stamp_ms = seconds * 1000.0;
+        if stamp_ms.abs() >= i64::MAX as f64 {
+            return Err((start, Fault::BadStamp(printable(text))));
+        }
+        sample.stamp_ms = Some(stamp_ms as i64);
     }
     if c.take_text(EXEMPLAR) {
         exemplar(c)?;
@@ -93,7 +99,7 @@ fn exemplar(c: &mut Cursor<'_>) -> Located<()> {
     let (start, value) = field(c)?;
     Cursor::number(value, start)?;
     if c.peek() == Some(b' ') {
-        stamp(c)?;
+        seconds(c)?;
     }
     Ok(())
 }
@@ -119,11 +125,11 @@ fn field<'a>(c: &mut Cursor<'a>) -> Located<(usize, &'a [u8])> {
     if text.is_empty() { c.fail(Fault::Value(c.found())) } else { Ok((start, text)) }
 }
 
-/// A timestamp: seconds, cut (not rounded) to milliseconds as Prometheus does.
-fn stamp(c: &mut Cursor<'_>) -> Located<i64> {
+/// A timestamp in seconds, where it begins and how it is written.
+fn seconds<'a>(c: &mut Cursor<'a>) -> Located<(usize, &'a [u8], f64)> {
     let (start, text) = field(c)?;
     match float::parse(text) {
-        Some(seconds) if seconds.is_finite() => Ok((seconds * 1000.0) as i64),
+        Some(seconds) if seconds.is_finite() => Ok((start, text, seconds)),
         _ => Err((start, Fault::BadStamp(printable(text)))),
     }
 }
@@ -154,11 +160,18 @@ fn label_list<'a>(c: &mut Cursor<'a>, mut named: Option<bool>, sink: &mut impl S
         if c.take(b'}') {
             return Ok(named.unwrap_or_default());
         }
-        let start = c.at;
-        let (name, quoted) = labels::take_name(c)?;
-        if named.is_none() && name.contains(&b'\n') {
-            return Err((start, Fault::OpenString));
-        }
+        let (name, quoted) = match named {
+            // Prometheus does not look into the names of an exemplar's labels, but they end on their line.
+            None if c.peek() == Some(b'"') => {
+                let start = c.at;
+                let name = c.take_quoted()?;
+                if name.contains(&b'\n') {
+                    return Err((start, Fault::OpenString));
+                }
+                (name, true)
+            }
+            _ => labels::take_name(c)?,
+        };
         if quoted && matches!(c.peek(), Some(b',' | b'}')) {
             match named {
                 None => return c.fail(Fault::Equals(c.found())),

@@ -68,7 +68,10 @@ async fn scrapes_are_equally_spaced() {
     for _ in 0..4 {
         stamps.push(bench.next().await.0[0].at_ms);
     }
-    assert!(stamps.windows(2).all(|pair| pair[1] > pair[0]), "{stamps:?}");
+    // A busy machine may wake it later than that; then the time is that of the scrape.
+    for pair in stamps.windows(2) {
+        assert!((400..).contains(&(pair[1] - pair[0])), "{stamps:?}");
+    }
 }
 
 #[tokio::test]
@@ -96,6 +99,39 @@ async fn a_removed_target_ends_its_series_and_one_that_stays_does_not() {
     assert_eq!(ended.len(), 6);
     assert!(ended.values().all(|value| value == "stale"), "{ended:?}");
     assert_eq!(source.status().len(), 1);
+}
+
+#[tokio::test]
+async fn other_rules_for_labels_apply_from_the_next_scrape_on() {
+    let exporter = Exporter::start().await;
+    exporter.exposes("a{job=\"own\"} 1\n");
+    let mut bench = Bench::new();
+    let source = ScrapeSource::start(settings(vec![job("node", &[&exporter])]), bench.context.clone());
+    bench.next_where(|scrape| scrape.value("a exported_job=own").as_deref() == Some("1")).await;
+    source.apply(settings(vec![Job { honor_labels: true, ..job("node", &[&exporter]) }]));
+    let changed = bench.next_where(|scrape| scrape.value("a").is_some()).await;
+    assert_eq!(changed.value("a exported_job=own").as_deref(), Some("stale"));
+}
+
+#[tokio::test]
+async fn a_large_body_is_read_beside_the_runtime() {
+    let exporter = Exporter::start().await;
+    let mut body = String::new();
+    for number in 0..20_000 {
+        let _ = std::fmt::Write::write_fmt(
+            &mut body,
+            format_args!("series_of_many{{number=\"{number}\"}} {number}\n"),
+        );
+    }
+    assert!(body.len() > 512 << 10);
+    exporter.exposes(&body);
+    let mut bench = Bench::new();
+    let patient =
+        Job { interval: Duration::from_secs(2), timeout: Duration::from_secs(2), ..job("n", &[&exporter]) };
+    let _source = ScrapeSource::start(settings(vec![patient]), bench.context.clone());
+    let (first, second) = (bench.next().await, bench.next().await);
+    assert_eq!(first.0[0].values[19_999].to_bits(), 19_999_f64.to_bits());
+    assert!(Arc::ptr_eq(&first.0[0].set, &second.0[0].set));
 }
 
 #[tokio::test]
