@@ -20,7 +20,7 @@ fn read(text: &str) -> Result<Loaded<Settings>, BadConfig> {
 #[test]
 fn certificates_are_enough_and_the_missing_output_is_mentioned() {
     let loaded = read("").unwrap();
-    assert!(loaded.settings.outputs.is_empty() && loaded.settings.node_up.enabled);
+    assert!(loaded.settings.outputs.is_empty() && loaded.settings.node_up.is_some());
     assert!(loaded.warnings[0].to_string().contains("data is kept in memory only"), "{:?}", loaded.warnings);
 }
 

@@ -396,6 +396,23 @@ impl Path {
         Self(steps)
     }
 
+    /// The path with the numbers that elements have in the file, where `kept` lists, for lists that lost elements, the
+    /// numbers of those that are left.
+    pub(super) fn in_file(&self, kept: &[(Self, Vec<usize>)]) -> Self {
+        let mut path = Self::root();
+        for step in &self.0 {
+            let step = match step {
+                Step::Index(index) => {
+                    let numbers = kept.iter().find(|(list, _)| *list == path).map(|(_, numbers)| numbers);
+                    Step::Index(numbers.and_then(|numbers| numbers.get(*index)).copied().unwrap_or(*index))
+                }
+                Step::Key(_) => step.clone(),
+            };
+            path.0.push(step);
+        }
+        path
+    }
+
     /// Whether this path leads to `other` or to something around it.
     pub fn holds(&self, other: &Self) -> bool {
         other.0.starts_with(&self.0)
