@@ -8,7 +8,8 @@
 use super::form;
 use super::mistakes::Mistakes;
 use super::nearest::nearest;
-use super::tree::{Content, Entry, Node, Path, Text};
+use super::path::Path;
+use super::tree::{Content, Entry, Node, Text};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 

@@ -1,7 +1,8 @@
 //! Collecting mistakes, so that a person sees all of them at once.
 
 use super::form::FilePath;
-use super::tree::{Node, Path, Place};
+use super::path::Path;
+use super::tree::{Node, Place};
 use super::{BadConfig, Input, Loaded};
 use std::fmt;
 use std::path::PathBuf;
