@@ -4,6 +4,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod fanout;
+pub mod fleet;
 pub mod node_up;
 pub mod output;
 pub mod receiver;

@@ -49,6 +49,8 @@ pub mod close {
     pub const DECODE: u32 = 7;
     /// The stream is for an output that there is not.
     pub const UNKNOWN_OUTPUT: u32 = 8;
+    /// The output was configured anew: the stream starts again and reaches the new one.
+    pub const OUTPUT_CHANGED: u32 = 10;
     /// The other side does not answer.
     pub const SILENT: u32 = 9;
 }
@@ -217,10 +219,14 @@ impl AckReader {
             let reason =
                 WireRejectReason::try_from(rejection.reason).unwrap_or(WireRejectReason::Other).into();
             let records = ranges_from_wire(&rejection.records)?;
+            let goes_on = |last: &Rejection| {
+                let end = last.records.last().map_or(0, |(first, count)| first + count);
+                records.first().is_some_and(|(first, _)| *first >= end)
+                    && (last.seq.0, last.reason) == (seq, reason)
+                    && last.message == rejection.message
+            };
             match self.held.last_mut() {
-                Some(last)
-                    if last.seq.0 == seq && last.reason == reason && last.message == rejection.message =>
-                {
+                Some(last) if goes_on(last) => {
                     last.records.extend(records);
                 }
                 _ => self.held.push(Rejection {

@@ -198,6 +198,7 @@ fn reason_of_read(error: &quinn::ReadError) -> String {
 fn reason_of_code(code: quinn::VarInt) -> String {
     match u32::try_from(code.into_inner()) {
         Ok(close::DECODE) => "the aggregator could not decode a frame".into(),
+        Ok(close::OUTPUT_CHANGED) => "the aggregator's output was configured anew".into(),
         Ok(close::UNKNOWN_OUTPUT) => "the aggregator has no such output any more".into(),
         _ => format!("the aggregator reset the stream (code {code})"),
     }

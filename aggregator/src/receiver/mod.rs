@@ -14,6 +14,7 @@
 //! the agent.
 
 use crate::fanout::{Output, Tap};
+use crate::fleet::RejectLog;
 use crate::symbols::Symbols;
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::tls::ReceiverTls;
@@ -88,6 +89,9 @@ pub struct Settings {
     pub max_series: usize,
     /// Decoded bytes on their way, a tenant and output.
     pub tenant_budget_bytes: usize,
+    /// What each agent is asked to keep to, in encoded bytes a second; 0 is no limit. Held to by the agent; what it may
+    /// have in flight bounds one that does not.
+    pub session_bytes_per_second: u64,
     /// How long a connection may take to say hello.
     pub hello_timeout: Duration,
     /// How long agents have to finish when the aggregator goes away.
@@ -107,6 +111,7 @@ impl Default for Settings {
             max_frame_bytes: pegel_proto::caps::MAX_FRAME_BYTES,
             max_series: DEFAULT_MAX_SERIES,
             tenant_budget_bytes: DEFAULT_TENANT_BUDGET_BYTES,
+            session_bytes_per_second: 0,
             hello_timeout: DEFAULT_HELLO_TIMEOUT,
             drain: DEFAULT_DRAIN,
         }
@@ -131,6 +136,8 @@ pub struct Context {
     pub symbols: Arc<Symbols>,
     /// The agents that this aggregator knows.
     pub sessions: Arc<SessionTable>,
+    /// Where refusals are listed for the page.
+    pub rejects: Arc<RejectLog>,
     /// pegel's own metrics.
     pub registry: Registry,
     /// The wall clock, in milliseconds since the Unix epoch.

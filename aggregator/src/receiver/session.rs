@@ -230,7 +230,7 @@ async fn serve(
             "two agents show certificates of one identity: the newer session is kept. Issue each its own"
         );
     }
-    if let Some(before) = registered.before {
+    for before in registered.before {
         shared.counters.superseded.inc();
         before.supersede("a newer session of this agent was opened").await;
     }
@@ -267,6 +267,10 @@ async fn converse(
     };
     let first = welcome(&outputs.borrow_and_update().clone());
     control.send(first).await?;
+    let bytes_per_second = shared.context.settings.session_bytes_per_second;
+    if bytes_per_second > 0 {
+        control.send(aggregator_control::Kind::Throttle(wire::Throttle { bytes_per_second })).await?;
+    }
     let mut told_to_go = false;
     let series = SeriesBudget::new(shared.context.settings.max_series);
     loop {

@@ -4,11 +4,11 @@
 //! budget is used up, and goes on acknowledging meanwhile; what it holds is then one decoded batch and what QUIC's
 //! windows let arrive.
 
-use super::Shared;
 use super::budget::Budget;
+use super::{Outputs, Shared};
 use crate::fanout::{Delivery, Output, Reply, Verdict};
 use crate::session::{AgentInfo, ResolvedBlock, SeriesBudget, StreamDecoder};
-use pegel_proto::batch::BatchSeq;
+use pegel_proto::batch::{BatchSeq, Outcome};
 use pegel_proto::caps;
 use pegel_proto::codec::DecoderLimits;
 use pegel_proto::framing::{FrameReader, FramingError, write_frame};
@@ -37,6 +37,9 @@ enum StreamError {
     /// A frame is damaged: the stream starts again from a full description.
     #[error("{0}")]
     Decode(String),
+    /// The output was taken away or configured anew.
+    #[error("the output was configured anew")]
+    OutputChanged,
     /// The stream or its connection ended.
     #[error("the stream broke off")]
     Gone,
@@ -45,6 +48,7 @@ enum StreamError {
 struct InFlight {
     seq: BatchSeq,
     bytes: u64,
+    outcome: Option<Outcome>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -91,6 +95,7 @@ pub(super) async fn run(
             return;
         }
         StreamError::UnknownOutput(_) => close::UNKNOWN_OUTPUT,
+        StreamError::OutputChanged => close::OUTPUT_CHANGED,
         StreamError::Decode(_) => {
             shared.counters.decode_errors.inc();
             tracing::warn!(
@@ -169,6 +174,7 @@ impl Stream {
         mut verdicts: mpsc::UnboundedReceiver<Verdict>,
     ) -> Result<(), StreamError> {
         let mut ended = false;
+        let mut outputs = self.shared.context.outputs.clone();
         loop {
             let mut waiting = None;
             if self.in_flight_bytes < self.shared.context.settings.max_in_flight_bytes {
@@ -187,8 +193,18 @@ impl Stream {
             tokio::select! {
                 verdict = verdicts.recv() => self.acknowledge(verdict, &mut verdicts, send).await?,
                 more = read(recv, &mut self.frames), if may_read => ended = more?.is_none(),
+                Ok(()) = outputs.changed() => self.check_output(&outputs.borrow_and_update())?,
             }
         }
+    }
+
+    /// An output that is no longer in force settles nothing more: the agent is to send to the one in its place.
+    fn check_output(&self, outputs: &Outputs) -> Result<(), StreamError> {
+        if outputs.iter().any(|output| Arc::ptr_eq(output, &self.output)) {
+            return Ok(());
+        }
+        self.output.forget_session(self.info.session);
+        Err(StreamError::OutputChanged)
     }
 
     /// The next batch that has arrived whole, decoded.
@@ -232,7 +248,7 @@ impl Stream {
     }
 
     fn submit(&mut self, batch: Waiting, room: OwnedSemaphorePermit) {
-        self.in_flight.push_back(InFlight { seq: batch.seq, bytes: batch.bytes, _room: room });
+        self.in_flight.push_back(InFlight { seq: batch.seq, bytes: batch.bytes, outcome: None, _room: room });
         self.in_flight_bytes += batch.bytes;
         self.output.submit(Delivery {
             agent: self.info.clone(),
@@ -255,18 +271,27 @@ impl Stream {
         while let Some(verdict) = next {
             match verdict {
                 Verdict::Settled(seq, outcome) => {
-                    acked.up_to = acked.up_to.max(Some(seq));
-                    acked.held_already += outcome.held_already;
-                    acked.rejections.extend(outcome.rejections);
-                    while self.in_flight.front().is_some_and(|b| b.seq <= seq) {
-                        let done = self.in_flight.pop_front().expect("there is a front");
-                        self.in_flight_bytes -= done.bytes;
+                    if let Some(batch) = self.in_flight.iter_mut().find(|b| b.seq == seq) {
+                        batch.outcome = Some(outcome);
                     }
                 }
                 Verdict::Parked(reason) => acked.parked = Some(Some(reason)),
                 Verdict::Resumed => acked.parked = Some(None),
             }
             next = verdicts.try_recv().ok();
+        }
+        // Cumulative: a batch that is not settled holds back those behind it, whatever order verdicts come in.
+        while let Some(done) = self.in_flight.pop_front_if(|b| b.outcome.is_some()) {
+            let outcome = done.outcome.unwrap_or_default();
+            self.in_flight_bytes -= done.bytes;
+            acked.up_to = Some(done.seq);
+            acked.held_already += outcome.held_already;
+            acked.rejections.extend(outcome.rejections);
+        }
+        let context = &self.shared.context;
+        if !acked.rejections.is_empty() {
+            let (now_ms, output) = ((context.wall_clock_ms)(), self.output.announcement().name);
+            context.rejects.note(now_ms, &self.info, output.as_str(), &acked.rejections);
         }
         let mut bytes = Vec::new();
         for frame in self.acks.write(acked) {

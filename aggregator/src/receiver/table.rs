@@ -98,7 +98,7 @@ struct State {
 
 /// What a new session takes the place of.
 pub(super) struct Registered {
-    pub(super) before: Option<Live>,
+    pub(super) before: Vec<Live>,
     pub(super) conflict: bool,
 }
 
@@ -171,7 +171,9 @@ impl SessionTable {
         now_ms: i64,
     ) -> Registered {
         let mut state = self.state.lock();
-        let before = state.live.values().find(|l| l.info.identity == info.identity).cloned();
+        // More than one when sessions follow each other faster than they end.
+        let before: Vec<Live> =
+            state.live.values().filter(|l| l.info.identity == info.identity).cloned().collect();
         let live = Live {
             info: info.clone(),
             connection,
@@ -181,7 +183,7 @@ impl SessionTable {
         };
         state.live.insert(info.session, live);
         let old = state.fleet.remove(&info.identity);
-        let conflict = before.as_ref().is_some_and(|b| b.info.epoch != info.epoch)
+        let conflict = before.iter().any(|b| b.info.epoch != info.epoch)
             && old.as_ref().is_some_and(|o| now_ms - o.last_contact_ms < CONFLICT_WITHIN_MS);
         let conflicts = old.as_ref().map_or(0, |o| o.conflicts) + u64::from(conflict);
         // The books go on within an epoch: the agent tells only those that changed.

@@ -1,6 +1,6 @@
 //! Batches arrive, whole and acknowledged.
 
-use crate::site::{Agent, Aggregator, HOUR, Mode, SECOND, SOON, Site, expected};
+use crate::site::{Agent, Aggregator, HOUR, Memory, Mode, SECOND, SOON, Site, expected};
 use pegel_agent::uplink::{HeartbeatReport, UplinkState};
 use pegel_proto::batch::AgentEpoch;
 use pegel_proto::wire;
@@ -197,6 +197,70 @@ async fn outputs_that_change_are_announced_to_live_sessions() {
     agent.all_acknowledged().await;
     aggregator.outputs.send_replace(Arc::new(Vec::new()));
     agent.until("no output is announced", |l| l.outputs == 0).await;
+}
+
+#[tokio::test]
+async fn an_output_that_is_configured_anew_gets_what_the_old_one_held() {
+    let site = Site::new();
+    let aggregator = Aggregator::start(&site);
+    let mut agent = Agent::start(site.agent_files("n1", HOUR), &[aggregator.address]);
+    aggregator.output.set(Mode::Hold);
+    agent.collect();
+    eventually("it is held", SOON, || async { (aggregator.output.held() == 1).then_some(()) }).await;
+    let anew = Memory::new(Arc::default());
+    aggregator.outputs.send_replace(Arc::new(vec![anew.clone()]));
+    agent.all_acknowledged().await;
+    assert_eq!(*anew.sends.lock(), [(1, true)]);
+    assert!(agent.ledger.lock().downs.is_empty());
+}
+
+#[tokio::test]
+async fn an_unsettled_batch_holds_back_the_acknowledgement_of_those_behind_it() {
+    let site = Site::new();
+    let aggregator = Aggregator::start(&site);
+    let mut agent = Agent::start(site.agent_files("n1", HOUR), &[aggregator.address]);
+    aggregator.output.set(Mode::Hold);
+    for _ in 0..3 {
+        agent.collect();
+    }
+    eventually("all are held", SOON, || async { (aggregator.output.held() == 3).then_some(()) }).await;
+    aggregator.output.settle_backwards();
+    agent.all_acknowledged().await;
+    assert_eq!(aggregator.output.taken.lock().len(), 3);
+}
+
+#[tokio::test]
+async fn a_stream_that_the_aggregator_cannot_take_is_tried_ever_more_slowly_and_alone() {
+    let site = Site::new();
+    let aggregator = Aggregator::start_with(&site, Arc::default(), |s| s.max_series = 10);
+    let mut agent = Agent::start(site.agent_files("n1", HOUR), &[aggregator.address]);
+    agent.collect();
+    agent.until("it was reset twice", |l| l.resets.len() == 2).await;
+    let ledger = agent.ledger.lock();
+    assert!(ledger.downs.is_empty() && ledger.resets[0].contains("could not decode"), "{ledger:?}");
+}
+
+#[tokio::test]
+async fn a_batch_that_fits_no_frame_is_handed_back() {
+    let site = Site::new();
+    let aggregator = Aggregator::start_with(&site, Arc::default(), |s| s.max_frame_bytes = 1_000);
+    let mut agent = Agent::start(site.agent_files("n1", HOUR), &[aggregator.address]);
+    agent.collect();
+    agent.until("it is handed back", |l| l.unsendable == [1]).await;
+    assert!(agent.ledger.lock().downs.is_empty());
+}
+
+#[tokio::test]
+async fn dead_addresses_cost_a_moment_each() {
+    let site = Site::new();
+    let aggregator = Aggregator::start(&site);
+    let dead = UdpProxy::start(aggregator.address, 1).await.unwrap();
+    dead.set(Conditions { blocked: true, ..Conditions::default() });
+    let began = std::time::Instant::now();
+    let mut agent = Agent::start(site.agent_files("n1", HOUR), &[dead.address(), aggregator.address]);
+    agent.collect();
+    agent.all_acknowledged().await;
+    assert!(began.elapsed() < 4 * SECOND, "took {:?}", began.elapsed());
 }
 
 #[tokio::test]

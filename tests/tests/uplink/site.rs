@@ -109,6 +109,14 @@ impl Memory {
         }
     }
 
+    /// Settles what is held, the newest first.
+    pub fn settle_backwards(&self) {
+        let held: Vec<_> = self.held.lock().drain(..).collect();
+        for delivery in held.into_iter().rev() {
+            self.settle(delivery, Mode::Accept);
+        }
+    }
+
     pub fn park(&self, reason: Option<&str>) {
         for delivery in self.held.lock().iter().take(1) {
             let verdict = reason.map_or(Verdict::Resumed, |r| Verdict::Parked(r.into()));
@@ -207,6 +215,7 @@ impl Aggregator {
             tap: None,
             symbols: Arc::new(Symbols::new()),
             sessions: sessions.clone(),
+            rejects: Arc::default(),
             registry: registry.clone(),
             wall_clock_ms: Arc::new(wall_clock_ms),
         })
@@ -232,6 +241,7 @@ pub struct Ledger {
     pub downs: Vec<String>,
     pub resets: Vec<String>,
     pub outputs: usize,
+    pub unsendable: Vec<u64>,
 }
 
 /// An agent: an uplink and a pipeline.
@@ -303,10 +313,6 @@ impl Agent {
             });
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-    }
-
-    pub fn stop(&self) {
-        self.shutdown.cancel();
     }
 }
 
@@ -393,7 +399,11 @@ fn take(ledger: &mut Ledger, event: UplinkEvent) {
             ledger.downs.push(reason);
             (ledger.attempt, ledger.handed) = (None, 0);
         }
-        UplinkEvent::Unsendable { .. } | UplinkEvent::Throttle { .. } => {}
+        UplinkEvent::Unsendable { seq, .. } => {
+            ledger.unsendable.push(seq.0);
+            ledger.unacknowledged.retain(|(b, _)| b.seq != seq);
+        }
+        UplinkEvent::Throttle { .. } => {}
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::system::Zone;
 use super::*;
+use crate::source::render;
 use crate::source::vanished;
 use pegel_proto::metrics::{Block, Labels, is_stale_marker};
 use std::collections::BTreeMap;
@@ -120,7 +121,7 @@ fn source(settings: Settings, system: impl System) -> HostSource {
 
 /// A block's samples by their text form, as `name{a="b"}`.
 fn samples(block: &Block) -> BTreeMap<String, f64> {
-    let text = render::text(block);
+    let text = render::text(std::slice::from_ref(block), render::WhichLabels::Own);
     let sample = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
         Some((series.to_owned(), value.parse().ok()?))
