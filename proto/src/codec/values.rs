@@ -129,6 +129,10 @@ impl Values {
             self.models[at as usize] = model;
             at as usize
         } else {
+            if self.models.len() == self.models.capacity() {
+                // An eighth more, not twice as many: models are most of what a session's decoder holds.
+                self.models.reserve_exact((self.models.len() / 8).max(16));
+            }
             self.models.push(model);
             self.models.len() - 1
         };
