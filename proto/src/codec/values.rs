@@ -130,8 +130,8 @@ impl Values {
             at as usize
         } else {
             if self.models.len() == self.models.capacity() {
-                // An eighth more, not twice as many: models are most of what a session's decoder holds.
-                self.models.reserve_exact((self.models.len() / 8).max(16));
+                // A sixteenth more, not twice as many: models are most of what a session's decoder holds.
+                self.models.reserve_exact((self.models.len() / 16).max(16));
             }
             self.models.push(model);
             self.models.len() - 1
@@ -208,7 +208,7 @@ impl Values {
         if class_of(model.step) < TWIN_CLASS {
             return;
         }
-        let hash = (model.step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55;
+        let hash = (model.step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         let slot = &mut self.ctx.twins[hash as usize & (TWIN_SLOTS - 1)];
         let (tick, found) = *slot;
         if tick == self.ctx.tick && self.models[found as usize].step == model.step {
