@@ -52,7 +52,7 @@ fn encode(blocks: &[Block], reconnect_every: usize) -> (Vec<Vec<u8>>, Duration) 
         }
         buffer.clear();
         encoder.encode(std::slice::from_ref(block), &mut buffer);
-        spent += cpu_time() - begin;
+        spent += cpu_time().saturating_sub(begin);
         frames.push(buffer.clone());
     }
     (frames, spent)
@@ -99,7 +99,7 @@ fn decode(frames: &[Vec<u8>], reconnect_every: usize) -> Result<Duration> {
         }
         decoder.decode(frame, &mut sink)?;
     }
-    Ok(cpu_time() - begin)
+    Ok(cpu_time().saturating_sub(begin))
 }
 
 fn samples(blocks: &[Block]) -> usize {
