@@ -88,6 +88,13 @@ impl IntakeReceiver {
         Some(collected)
     }
 
+    /// A hand-over that waits already; none if there is none.
+    pub fn take_now(&mut self) -> Option<Collected> {
+        let collected = self.queue.try_recv().ok()?;
+        self.bound.queued_bytes.fetch_sub(collected.bytes, Ordering::AcqRel);
+        Some(collected)
+    }
+
     /// Samples handed over and dropped so far, for the books.
     pub fn totals(&self) -> (u64, u64) {
         (self.bound.collected.value(), self.bound.dropped.value())

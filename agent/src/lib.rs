@@ -1,4 +1,13 @@
 //! The agent: sources, batches, spool, uplink. `ARCHITECTURE.md` has the map; `app` wires everything.
 
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod intake;
+pub mod pipeline;
+pub mod positions;
+pub mod rejects;
 pub mod source;
+pub mod spool;
+pub mod status;
+pub mod uplink;

@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod caps;
 pub mod codec;
+pub mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod identity;

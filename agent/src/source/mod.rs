@@ -8,6 +8,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub mod clock;
+pub mod host;
+pub mod render;
+pub mod schedule;
+pub mod scrape;
 
 use clock::SampleClock;
 

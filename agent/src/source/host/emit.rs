@@ -1,0 +1,198 @@
+//! From what a collector reads to series: families, label values and the values of one scrape.
+//!
+//! A collector emits its series in the same order every time, so the i-th emitted series is compared with the
+//! i-th of the scrape before: equal family (by pointer) and equal label values mean the same [`Series`], and
+//! nothing is allocated.
+
+use pegel_proto::metrics::{Family, Labels, MetricType, NAME_LABEL, Series};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// What a collector can emit: a family and the names of its labels.
+#[derive(Debug, Clone)]
+pub(super) struct Metric {
+    family: Arc<Family>,
+    labels: &'static [&'static str],
+}
+
+impl Metric {
+    /// A metric of any type. `labels` are sorted by name.
+    pub(super) fn new(name: &str, help: &str, kind: MetricType, labels: &'static [&'static str]) -> Self {
+        debug_assert!(labels.is_sorted(), "{name}: label names are sorted");
+        let family = Family { name: name.into(), kind, help: help.into(), unit: "".into() };
+        Self { family: Arc::new(family), labels }
+    }
+
+    /// A counter.
+    pub(super) fn counter(name: &str, help: &str, labels: &'static [&'static str]) -> Self {
+        Self::new(name, help, MetricType::Counter, labels)
+    }
+
+    /// A gauge.
+    pub(super) fn gauge(name: &str, help: &str, labels: &'static [&'static str]) -> Self {
+        Self::new(name, help, MetricType::Gauge, labels)
+    }
+
+    /// A metric whose type nobody knows (`untyped`).
+    pub(super) fn untyped(name: &str, help: &str) -> Self {
+        Self::new(name, help, MetricType::Unknown, &[])
+    }
+
+    #[cfg(test)]
+    pub(super) fn family(&self) -> &Family {
+        &self.family
+    }
+
+    fn is_of(&self, series: &Series, values: &[&str]) -> bool {
+        // `__name__` sorts before every other label name that is in use here.
+        Arc::ptr_eq(series.family(), &self.family)
+            && series.labels().iter().skip(1).map(|(_, value)| value).eq(values.iter().copied())
+    }
+
+    fn series(&self, values: &[&str]) -> Arc<Series> {
+        assert_eq!(self.labels.len(), values.len(), "{}: one value a label", self.family.name);
+        let pairs = self.labels.iter().copied().zip(values.iter().copied());
+        let labels = Labels::new([(NAME_LABEL, self.family.name.as_ref())].into_iter().chain(pairs))
+            .expect("the label names of a metric are unique");
+        Arc::new(Series::new(labels, self.family.clone()))
+    }
+}
+
+/// The part of a scrape that one collector emits.
+#[derive(Debug, Default)]
+pub(super) struct Segment {
+    series: Vec<Arc<Series>>,
+    values: Vec<f64>,
+}
+
+impl Segment {
+    /// The series of the last scrape.
+    pub(super) fn series(&self) -> &[Arc<Series>] {
+        &self.series
+    }
+
+    /// Their values.
+    pub(super) fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// Forgets all series.
+    pub(super) fn clear(&mut self) {
+        self.series.clear();
+        self.values.clear();
+    }
+
+    /// Begins a scrape.
+    pub(super) fn emitter(&mut self, scrape: u64) -> Emitter<'_> {
+        self.values.clear();
+        Emitter { segment: self, cursor: 0, rebuilt: None, scrape }
+    }
+}
+
+/// Takes the series of one scrape of one collector, in an order that stays the same.
+#[derive(Debug)]
+pub(super) struct Emitter<'a> {
+    segment: &'a mut Segment,
+    /// How far the segment's series matched, or were passed over.
+    cursor: usize,
+    /// The new series, once they differ from the segment's.
+    rebuilt: Option<Vec<Arc<Series>>>,
+    scrape: u64,
+}
+
+impl Emitter<'_> {
+    /// The number of the scrape.
+    pub(super) fn scrape(&self) -> u64 {
+        self.scrape
+    }
+
+    /// Emits one sample. `labels` has a value for each of the metric's label names, in their order.
+    pub(super) fn emit(&mut self, metric: &Metric, labels: &[&str], value: f64) {
+        self.segment.values.push(value);
+        let before = &self.segment.series;
+        if let Some(series) = before.get(self.cursor)
+            && metric.is_of(series, labels)
+        {
+            self.cursor += 1;
+            if let Some(rebuilt) = &mut self.rebuilt {
+                rebuilt.push(series.clone());
+            }
+            return;
+        }
+        let rebuilt = self.rebuilt.get_or_insert_with(|| before[..self.cursor].to_vec());
+        // Where series vanished, the wanted one stands further on.
+        let ahead = before[self.cursor.min(before.len())..].iter().position(|s| metric.is_of(s, labels));
+        match ahead {
+            Some(skipped) => {
+                rebuilt.push(before[self.cursor + skipped].clone());
+                self.cursor += skipped + 1;
+            }
+            None => rebuilt.push(metric.series(labels)),
+        }
+    }
+
+    /// Ends the scrape.
+    pub(super) fn finish(self) {
+        match self.rebuilt {
+            Some(series) => {
+                self.segment.series = series;
+                drop_repeated(self.segment);
+            }
+            None => self.segment.series.truncate(self.cursor),
+        }
+    }
+}
+
+/// Two samples of one series in one scrape would have a whole request refused: the first one stays.
+fn drop_repeated(segment: &mut Segment) {
+    let mut seen = HashSet::with_capacity(segment.series.len());
+    let fresh: Vec<bool> = segment.series.iter().map(|s| seen.insert(s.fingerprint())).collect();
+    if fresh.iter().all(|fresh| *fresh) {
+        return;
+    }
+    let mut keep = fresh.iter();
+    segment.series.retain(|_| *keep.next().unwrap_or(&true));
+    let mut keep = fresh.iter();
+    segment.values.retain(|_| *keep.next().unwrap_or(&true));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scrape(segment: &mut Segment, metric: &Metric, devices: &[&str]) -> Vec<Arc<Series>> {
+        let mut out = segment.emitter(1);
+        for (i, device) in devices.iter().enumerate() {
+            out.emit(metric, &[device], i as f64);
+        }
+        out.finish();
+        assert_eq!(segment.series().len(), segment.values().len());
+        segment.series().to_vec()
+    }
+
+    #[test]
+    fn series_that_stay_keep_their_identity_whatever_comes_and_goes_around_them() {
+        let metric = Metric::gauge("node_x", "X.", &["device"]);
+        let mut segment = Segment::default();
+        let first = scrape(&mut segment, &metric, &["a", "b", "c"]);
+        let same = scrape(&mut segment, &metric, &["a", "b", "c"]);
+        assert!(first.iter().zip(&same).all(|(x, y)| Arc::ptr_eq(x, y)));
+        let gone = scrape(&mut segment, &metric, &["a", "c"]);
+        assert!(Arc::ptr_eq(&gone[0], &first[0]) && Arc::ptr_eq(&gone[1], &first[2]));
+        let come = scrape(&mut segment, &metric, &["a", "new", "c", "last"]);
+        assert!(Arc::ptr_eq(&come[0], &first[0]) && Arc::ptr_eq(&come[2], &first[2]));
+        assert_eq!(come[3].labels().value("device"), Some("last"));
+        assert_eq!(scrape(&mut segment, &metric, &["a"]).len(), 1);
+        assert_eq!(scrape(&mut segment, &metric, &[]).len(), 0);
+    }
+
+    #[test]
+    fn a_series_emitted_twice_counts_once() {
+        let metric = Metric::gauge("node_x", "X.", &["device"]);
+        let mut segment = Segment::default();
+        scrape(&mut segment, &metric, &["a", "a", "b"]);
+        assert_eq!(segment.values(), [0.0, 2.0]);
+        scrape(&mut segment, &metric, &["a", "a", "b"]);
+        assert_eq!(segment.values(), [0.0, 2.0]);
+    }
+}

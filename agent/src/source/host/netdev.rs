@@ -1,0 +1,171 @@
+//! Counters of network interfaces, by netlink or from `/proc/net/dev`.
+//!
+//! Netlink's counters are put together into the columns of `/proc/net/dev` as the kernel does it
+//! (net/core/net-procfs.c), since those are the names that dashboards know.
+
+use super::emit::{Emitter, Metric};
+use super::file::PolledFile;
+use super::filter::Filter;
+use super::netlink::{COUNTERS, LinkSocket};
+use super::text::{fields, label, lines, uint};
+use super::{CollectError, Collector, Setup};
+use std::path::PathBuf;
+
+/// The columns of `/proc/net/dev` in its order, and netlink's one more.
+const COLUMNS: [(&str, &str); 17] = [
+    ("receive_bytes", "Bytes received"),
+    ("receive_packets", "Packets received"),
+    ("receive_errs", "Errors while receiving"),
+    ("receive_drop", "Packets dropped while receiving"),
+    ("receive_fifo", "Overruns of the receive buffer"),
+    ("receive_frame", "Framing, length, overrun and checksum errors while receiving"),
+    ("receive_compressed", "Compressed packets received"),
+    ("receive_multicast", "Multicast packets received"),
+    ("transmit_bytes", "Bytes sent"),
+    ("transmit_packets", "Packets sent"),
+    ("transmit_errs", "Errors while sending"),
+    ("transmit_drop", "Packets dropped while sending"),
+    ("transmit_fifo", "Overruns of the send buffer"),
+    ("transmit_colls", "Collisions"),
+    ("transmit_carrier", "Losses of carrier, aborts, heartbeat and window errors while sending"),
+    ("transmit_compressed", "Compressed packets sent"),
+    ("receive_nohandler", "Packets received that no protocol took"),
+];
+
+struct Netdev {
+    socket: Option<LinkSocket>,
+    file: PolledFile,
+    devices: Devices,
+}
+
+/// An interface.
+struct Device {
+    name: Box<[u8]>,
+    /// The name as a label; none for one that is filtered out.
+    wanted: Option<Box<str>>,
+}
+
+/// The interfaces by their place.
+struct Devices {
+    metrics: Vec<Metric>,
+    filter: Filter,
+    known: Vec<Device>,
+}
+
+/// Makes the collector.
+pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
+    // A sandbox may forbid netlink; `/proc/net/dev` has all but one of the counters.
+    let open = || {
+        LinkSocket::open()
+            .inspect_err(|error| {
+                tracing::warn!(%error, "cannot open a netlink socket: network counters are read from /proc/net/dev, without receive_nohandler");
+            })
+            .ok()
+    };
+    let metric = |(name, help): &(&str, &str)| {
+        Metric::counter(&format!("node_network_{name}_total"), &format!("{help}, by interface."), &["device"])
+    };
+    Box::new(Netdev {
+        socket: if setup.settings.netdev_netlink { open() } else { None },
+        file: PolledFile::new(setup.paths.procfs.join("net/dev")),
+        devices: Devices {
+            metrics: COLUMNS.iter().map(metric).collect(),
+            filter: setup.settings.netdev_devices.clone(),
+            known: Vec::new(),
+        },
+    })
+}
+
+impl Collector for Netdev {
+    fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
+        let devices = &mut self.devices;
+        let mut place = 0;
+        if let Some(socket) = &mut self.socket {
+            let dump = socket.links(|name, counters| {
+                devices.emit(place, name, &columns(counters), out);
+                place += 1;
+            });
+            return dump.map_err(|source| CollectError::Read { path: PathBuf::from("netlink"), source });
+        }
+        let text = self.file.read()?;
+        // Two lines of headings come first.
+        for line in lines(text.bytes).skip(2) {
+            let end = line.iter().rposition(|b| *b == b':');
+            let end = end.ok_or_else(|| text.bad("`interface: numbers` is expected", line))?;
+            let mut values = [0; COLUMNS.len() - 1];
+            let mut numbers = fields(&line[end + 1..]).map(uint);
+            for value in &mut values {
+                *value = numbers.next().flatten().ok_or_else(|| text.bad("16 numbers are expected", line))?;
+            }
+            devices.emit(place, line[..end].trim_ascii(), &values, out);
+            place += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Devices {
+    fn emit(&mut self, place: usize, name: &[u8], values: &[u64], out: &mut Emitter<'_>) {
+        if self.known.get(place).is_none_or(|known| *known.name != *name) {
+            let text = label(name);
+            let wanted = self.filter.passes(&text).then_some(text);
+            self.known.truncate(place);
+            self.known.push(Device { name: name.into(), wanted });
+        }
+        if let Some(Device { wanted: Some(device), .. }) = self.known.get(place) {
+            for (metric, value) in self.metrics.iter().zip(values) {
+                out.emit(metric, &[device], *value as f64);
+            }
+        }
+    }
+}
+
+/// Netlink's counters as the columns of `/proc/net/dev`.
+fn columns(counters: &[u64; COUNTERS]) -> [u64; COLUMNS.len()] {
+    let [
+        rx_packets,
+        tx_packets,
+        rx_bytes,
+        tx_bytes,
+        rx_errors,
+        tx_errors,
+        rx_dropped,
+        tx_dropped,
+        multicast,
+        collisions,
+        rx_length_errors,
+        rx_over_errors,
+        rx_crc_errors,
+        rx_frame_errors,
+        rx_fifo_errors,
+        rx_missed_errors,
+        tx_aborted_errors,
+        tx_carrier_errors,
+        tx_fifo_errors,
+        tx_heartbeat_errors,
+        tx_window_errors,
+        rx_compressed,
+        tx_compressed,
+        rx_nohandler,
+    ] = *counters;
+    let sum = |parts: &[u64]| parts.iter().fold(0u64, |sum, part| sum.wrapping_add(*part));
+    [
+        rx_bytes,
+        rx_packets,
+        rx_errors,
+        sum(&[rx_dropped, rx_missed_errors]),
+        rx_fifo_errors,
+        sum(&[rx_length_errors, rx_over_errors, rx_crc_errors, rx_frame_errors]),
+        rx_compressed,
+        multicast,
+        tx_bytes,
+        tx_packets,
+        tx_errors,
+        tx_dropped,
+        tx_fifo_errors,
+        collisions,
+        sum(&[tx_carrier_errors, tx_aborted_errors, tx_window_errors, tx_heartbeat_errors]),
+        tx_compressed,
+        rx_nohandler,
+    ]
+}

@@ -1,0 +1,121 @@
+//! What can be set about the host source.
+
+use super::CollectorKind;
+use super::filter::{Filter, Pattern};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How often the host is read. 15 s is what most Prometheus servers scrape at, and what rules with 1 or 2 minute
+/// windows are written for.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How long one collector may take before the scrape goes out without it. A healthy one takes under a
+/// millisecond; a machine that swaps hard delays a thread by some hundred. The scrape has at most half the
+/// interval in all.
+const DEFAULT_COLLECTOR_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long one mount may take to answer `statfs` before it counts as hung: far over the round trip of a network
+/// filesystem, and two hung mounts still fit a collector's default timeout.
+const DEFAULT_MOUNT_TIMEOUT: Duration = Duration::from_millis(750);
+
+/// Where the kernel's filesystems are found, for containers and tests. Mount points are reported as the host
+/// sees them: without the prefix `rootfs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// procfs, by default `/proc`.
+    pub procfs: PathBuf,
+    /// sysfs, by default `/sys`.
+    pub sysfs: PathBuf,
+    /// The root of the host's filesystem, by default `/`.
+    pub rootfs: PathBuf,
+    /// udev's database, by default `/run/udev/data`.
+    pub udev_data: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            procfs: "/proc".into(),
+            sysfs: "/sys".into(),
+            rootfs: "/".into(),
+            udev_data: "/run/udev/data".into(),
+        }
+    }
+}
+
+/// The host source's settings. The defaults are node_exporter's.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to read.
+    pub paths: Paths,
+    /// The collectors that run, each once.
+    pub collectors: Vec<CollectorKind>,
+    /// Time from scrape to scrape.
+    pub interval: Duration,
+    /// The longest that one collector holds up a scrape; at most half the interval is used.
+    pub collector_timeout: Duration,
+    /// The longest that one mount holds up the filesystem collector; at most half the collector's time is used.
+    pub mount_timeout: Duration,
+    /// The label `job`.
+    pub job: String,
+    /// The label `instance`; none for the host's name.
+    pub instance: Option<String>,
+    /// `node_cpu_guest_seconds_total`.
+    pub cpu_guest: bool,
+    /// `node_softirqs_total` (`collector.stat.softirq`).
+    pub stat_softirq: bool,
+    /// Network counters by netlink, which knows `receive_nohandler`, rather than from `/proc/net/dev`.
+    pub netdev_netlink: bool,
+    /// Network interfaces (`collector.netdev.device-include`, `-exclude`).
+    pub netdev_devices: Filter,
+    /// Block devices (`collector.diskstats.device-include`, `-exclude`).
+    pub disk_devices: Filter,
+    /// Mount points (`collector.filesystem.mount-points-include`, `-exclude`).
+    pub mount_points: Filter,
+    /// Filesystem types (`collector.filesystem.fs-types-include`, `-exclude`).
+    pub fs_types: Filter,
+    /// Protocol counters, as `Tcp_InSegs` (`collector.netstat.fields`).
+    pub netstat_fields: Pattern,
+    /// Fields of `/proc/vmstat` (`collector.vmstat.fields`).
+    pub vmstat_fields: Pattern,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            paths: Paths::default(),
+            collectors: CollectorKind::ALL.to_vec(),
+            interval: DEFAULT_INTERVAL,
+            collector_timeout: DEFAULT_COLLECTOR_TIMEOUT,
+            mount_timeout: DEFAULT_MOUNT_TIMEOUT,
+            job: "node".into(),
+            instance: None,
+            cpu_guest: true,
+            stat_softirq: false,
+            netdev_netlink: true,
+            netdev_devices: Filter::default(),
+            disk_devices: Filter::excluding(Pattern::default_disks()),
+            mount_points: Filter::excluding(Pattern::default_mount_points()),
+            fs_types: Filter::excluding(Pattern::default_fs_types()),
+            netstat_fields: Pattern::default_netstat(),
+            vmstat_fields: Pattern::default_vmstat(),
+        }
+    }
+}
+
+impl Settings {
+    /// The time that a whole scrape has: half the interval, so that the next one begins on time.
+    pub(super) fn scrape_limit(&self) -> Duration {
+        self.interval / 2
+    }
+
+    /// The time that one collector has.
+    pub(super) fn collector_limit(&self) -> Duration {
+        self.collector_timeout.min(self.scrape_limit())
+    }
+
+    /// The time that one mount has.
+    pub(super) fn mount_limit(&self) -> Duration {
+        self.mount_timeout.min(self.collector_limit() / 2)
+    }
+}

@@ -1,0 +1,335 @@
+//! The host source against recorded trees, against the running kernel, and with calls that hang.
+
+#![allow(clippy::float_cmp, reason = "the same numbers are expected to the last bit")]
+
+use super::system::Zone;
+use super::*;
+use crate::source::render;
+use crate::source::vanished;
+use pegel_proto::metrics::{Block, Labels, is_stale_marker};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+mod golden;
+mod live;
+mod oracle;
+
+/// A host whose calls answer what the test says.
+#[derive(Clone)]
+struct FixedSystem {
+    /// Paths whose `statfs` waits until the test lets go.
+    hanging: Arc<parking_lot::Mutex<BTreeMap<PathBuf, Receiver<()>>>>,
+}
+
+impl FixedSystem {
+    fn new() -> Self {
+        Self { hanging: Arc::default() }
+    }
+
+    /// Has `statfs` of a path hang until the returned end is dropped.
+    fn hang(&self, path: &str) -> Sender<()> {
+        let (release, until) = channel();
+        self.hanging.lock().insert(path.into(), until);
+        release
+    }
+}
+
+impl System for FixedSystem {
+    fn statfs(&self, path: &Path) -> Result<FsUsage, i32> {
+        let waits = self.hanging.lock().remove(path);
+        if let Some(until) = waits {
+            let _ = until.recv();
+        }
+        match path.to_str() {
+            Some("/secret") => Err(13),
+            Some("/gone") => Err(107),
+            _ => Ok(FsUsage {
+                size_bytes: 1e9,
+                free_bytes: 6e8,
+                avail_bytes: 5e8,
+                files: 1000.0,
+                files_free: 900.0,
+            }),
+        }
+    }
+
+    fn uname(&self) -> UnameInfo {
+        UnameInfo {
+            sysname: "Linux".into(),
+            nodename: "golden".into(),
+            release: "6.12.0".into(),
+            version: "#1 SMP".into(),
+            machine: "x86_64".into(),
+            domainname: "(none)".into(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(1_700_000_000_250)
+    }
+
+    fn zone(&self, _: i64) -> Zone {
+        Zone { name: "CET".into(), offset_seconds: 3600 }
+    }
+}
+
+/// A tree of files that stands in for the kernel's.
+struct Tree {
+    dir: tempfile::TempDir,
+}
+
+impl Tree {
+    /// The recorded tree of `agent/tests/host_golden/NAME.tree`.
+    fn recorded(name: &str) -> Self {
+        let tree = Self { dir: tempfile::tempdir().unwrap() };
+        for (path, content) in golden::files(name) {
+            tree.write(&path, &content);
+        }
+        tree
+    }
+
+    fn write(&self, path: &str, content: &[u8]) {
+        let path = self.dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn remove(&self, path: &str) {
+        std::fs::remove_file(self.dir.path().join(path)).unwrap();
+    }
+
+    fn settings(&self) -> Settings {
+        let at = |name: &str| self.dir.path().join(name);
+        Settings {
+            paths: Paths { procfs: at("proc"), sysfs: at("sys"), rootfs: "/".into(), udev_data: at("udev") },
+            netdev_netlink: false,
+            ..Settings::default()
+        }
+    }
+
+    fn source(&self) -> HostSource {
+        source(self.settings(), FixedSystem::new())
+    }
+}
+
+fn source(settings: Settings, system: impl System) -> HostSource {
+    let system: Arc<dyn System> = Arc::new(system);
+    HostSource::new(settings, &Labels::default(), &system)
+}
+
+/// A block's samples by their text form, as `name{a="b"}`.
+fn samples(block: &Block) -> BTreeMap<String, f64> {
+    let text = render::text(std::slice::from_ref(block), render::WhichLabels::Own);
+    let sample = |line: &str| {
+        let (series, value) = line.rsplit_once(' ')?;
+        Some((series.to_owned(), value.parse().ok()?))
+    };
+    text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
+}
+
+fn success(samples: &BTreeMap<String, f64>, collector: &str) -> f64 {
+    samples[&format!("node_scrape_collector_success{{collector=\"{collector}\"}}")]
+}
+
+#[test]
+fn an_unchanged_host_keeps_its_set_and_a_changed_one_ends_what_vanished() {
+    let tree = Tree::recorded("weird");
+    let mut source = tree.source();
+    let first = source.collect_blocking(1000);
+    let second = source.collect_blocking(2000);
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert!(Arc::ptr_eq(&first[0].set, &second[0].set));
+    assert_eq!(second[0].at_ms, 2000);
+
+    tree.remove("proc/loadavg");
+    // The descriptor is kept open, as in the real /proc: only an empty file says that it is gone.
+    tree.write("proc/meminfo", b"MemTotal: 1 kB\n");
+    let third = source.collect_blocking(3000);
+    assert_eq!(third.len(), 2, "markers and samples");
+    let (markers, now) = (&third[0], &third[1]);
+    assert_eq!((markers.at_ms, now.at_ms), (3000, 3000));
+    assert!(markers.values.iter().all(|value| is_stale_marker(*value)));
+    assert!(samples(now).contains_key("node_memory_MemTotal_bytes"));
+    let names: Vec<&str> = markers.set.series().iter().map(|series| series.name()).collect();
+    assert!(names.contains(&"node_memory_MemFree_bytes"), "{names:?}");
+    assert!(!names.contains(&"node_memory_MemTotal_bytes"), "{names:?}");
+    assert!(vanished(&third[1].set, Some(&source.collect_blocking(4000)[0].set)).is_none());
+}
+
+#[test]
+fn the_target_has_job_instance_and_external_labels() {
+    let tree = Tree::recorded("weird");
+    let external = Labels::new([("dc", "x"), ("job", "not this")]).unwrap();
+    let system: Arc<dyn System> = Arc::new(FixedSystem::new());
+    let mut source = HostSource::new(tree.settings(), &external, &system);
+    let blocks = source.collect_blocking(0);
+    let target: Vec<(&str, &str)> = blocks[0].set.target().iter().collect();
+    assert_eq!(target, [("dc", "x"), ("instance", "golden"), ("job", "node")]);
+    let all = samples(&blocks[0]);
+    assert_eq!(all["up"], 1.0);
+    assert_eq!(all["scrape_samples_scraped"], (all.len() - 3) as f64);
+}
+
+#[test]
+fn damage_in_one_file_is_named_and_costs_one_collector() {
+    let damages: [(&str, &[u8], &str); 12] = [
+        ("stat", b"cpu  1\ncpu0 1 x\n", "cpu"),
+        ("stat", b"cpu  1\ncpu0 1 2 3 4\nintr \n", "stat"),
+        ("diskstats", b"   8       0 sda 1 2 3 x 5 6 7 8 9 10 11\n", "diskstats"),
+        ("diskstats", b"sda\n", "diskstats"),
+        ("sys/fs/file-nr", b"1\t0\n", "filefd"),
+        ("1/mountinfo", b"1 2 3\n", "filesystem"),
+        ("loadavg", b"0.1 0.2\n", "loadavg"),
+        ("meminfo", b"MemTotal: 1 kB\nMemFree: 99999999999999999999 kB\n", "meminfo"),
+        ("net/dev", b"a\nb\n lo: 1 2 3\n", "netdev"),
+        ("net/snmp", b"Tcp: InSegs OutSegs\nTcp: 1\n", "netstat"),
+        ("pressure/io", b"some avg10=0.00 total=\xff\n", "pressure"),
+        ("vmstat", b"pgfault\n", "vmstat"),
+    ];
+    for (file, content, collector) in damages {
+        let tree = Tree::recorded("weird");
+        tree.write(&format!("proc/{file}"), content);
+        let all = samples(tree.source().collect_blocking(0).last().unwrap());
+        for kind in CollectorKind::ALL {
+            let expected = f64::from(u8::from(kind.name() != collector));
+            assert_eq!(success(&all, kind.name()), expected, "{} with damaged {file}", kind.name());
+        }
+        let setup_error = first_error(&tree, collector);
+        assert!(setup_error.contains(file), "{setup_error}");
+    }
+}
+
+/// The words with which a collector fails.
+fn first_error(tree: &Tree, collector: &str) -> String {
+    let settings = tree.settings();
+    let system: Arc<dyn System> = Arc::new(FixedSystem::new());
+    let setup = Setup {
+        paths: &settings.paths,
+        settings: &settings,
+        system: &system,
+        stat: Arc::new(SharedFile::new(settings.paths.procfs.join("stat"))),
+    };
+    let mut segment = emit::Segment::default();
+    let mut out = segment.emitter(1);
+    let kind = CollectorKind::parse(collector).unwrap();
+    kind.build(&setup).collect(&mut out).unwrap_err().to_string()
+}
+
+#[test]
+fn a_hung_mount_is_reported_holds_up_nobody_and_comes_back() {
+    let tree = Tree::recorded("weird");
+    let system = FixedSystem::new();
+    let settings = Settings { mount_timeout: Duration::from_millis(500), ..tree.settings() };
+    let mut source = source(settings, system.clone());
+    let with = |error: &str| {
+        format!(
+            r#"node_filesystem_device_error{{device="nfs:/a",device_error="{error}",fstype="nfs4",mountpoint="/net/a b"}}"#
+        )
+    };
+    let all = samples(&source.collect_blocking(0)[0]);
+    assert_eq!(all[&with("")], 0.0);
+
+    let release = system.hang("/net/a b");
+    for at in 1..4 {
+        let all = samples(source.collect_blocking(at).last().unwrap());
+        assert_eq!(all[&with("mountpoint timeout")], 1.0);
+        for kind in CollectorKind::ALL {
+            assert_eq!(success(&all, kind.name()), 1.0, "{}", kind.name());
+        }
+        assert!(all.contains_key(
+            r#"node_filesystem_size_bytes{device="/dev/sda1",device_error="",fstype="ext4",mountpoint="/"}"#
+        ));
+    }
+    drop(release);
+    eventually(|| samples(source.collect_blocking(9).last().unwrap()).get(&with("")) == Some(&0.0));
+}
+
+#[test]
+fn many_mounts_that_hang_from_the_start_do_not_take_the_others_time() {
+    let tree = Tree::recorded("weird");
+    let mut table: Vec<_> =
+        (0..6).map(|n| format!("{n} 1 0:9{n} / /dead{n} rw - nfs dead:/{n} rw")).collect();
+    table.push("27 1 8:1 / / rw - ext4 /dev/sda1 rw".into());
+    tree.write("proc/1/mountinfo", table.join("\n").as_bytes());
+    let system = FixedSystem::new();
+    let _held: Vec<_> = (0..6).map(|n| system.hang(&format!("/dead{n}"))).collect();
+    let settings = Settings { mount_timeout: Duration::from_millis(500), ..tree.settings() };
+    let mut source = source(settings, system);
+    let hung =
+        |all: &BTreeMap<String, f64>| all.keys().filter(|key| key.contains("mountpoint timeout")).count() / 2;
+    let mut reported = 0;
+    eventually(|| {
+        let all = samples(source.collect_blocking(0).last().unwrap());
+        assert_eq!(success(&all, "filesystem"), 1.0);
+        let root = r#"node_filesystem_device_error{device="/dev/sda1",device_error="",fstype="ext4",mountpoint="/"}"#;
+        assert_eq!(all[root], 0.0);
+        assert!(hung(&all) > reported || reported == 6, "each scrape finds more of them");
+        reported = hung(&all);
+        reported == 6
+    });
+}
+
+#[test]
+fn a_collector_that_hangs_is_reported_and_the_rest_goes_out() {
+    let tree = Tree::recorded("weird");
+    let fifo = tree.dir.path().join("proc/loadavg");
+    std::fs::remove_file(&fifo).unwrap();
+    // Opening a pipe that nobody writes to hangs, as a call into a sick kernel does.
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    let settings = Settings { collector_timeout: Duration::from_secs(1), ..tree.settings() };
+    let mut source = source(settings, FixedSystem::new());
+    for at in 0..3 {
+        let all = samples(source.collect_blocking(at).last().unwrap());
+        for kind in CollectorKind::ALL {
+            let expected = f64::from(u8::from(*kind != CollectorKind::Loadavg));
+            assert_eq!(success(&all, kind.name()), expected, "{}", kind.name());
+        }
+        assert!(all[r#"node_scrape_collector_duration_seconds{collector="loadavg"}"#] >= 1.0);
+    }
+    // A writer comes and goes: the call returns, with an error, and the collector resumes on a sound file.
+    drop(std::fs::OpenOptions::new().write(true).open(&fifo).unwrap());
+    std::fs::remove_file(&fifo).unwrap();
+    tree.write("proc/loadavg", b"0.1 0.2 0.3 1/2 3\n");
+    eventually(|| {
+        let all = samples(source.collect_blocking(9).last().unwrap());
+        success(&all, "loadavg") == 1.0 && all["node_load5"] == 0.2
+    });
+}
+
+/// Polls a condition against a deadline.
+fn eventually(mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_mins(1);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it does not come true");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn filters_decide_what_is_collected() {
+    let tree = Tree::recorded("weird");
+    let pattern = |text| Pattern::parse(text).unwrap();
+    let settings = Settings {
+        netdev_devices: Filter::including(pattern("^eth")),
+        disk_devices: Filter::including(pattern("^sda1$")),
+        fs_types: Filter::including(pattern("^nfs")),
+        netstat_fields: pattern("^Tcp_MaxConn$"),
+        vmstat_fields: pattern("^nr_free_pages$"),
+        stat_softirq: true,
+        cpu_guest: false,
+        collectors: CollectorKind::ALL.iter().copied().filter(|kind| *kind != CollectorKind::Cpu).collect(),
+        ..tree.settings()
+    };
+    let all = samples(&source(settings, FixedSystem::new()).collect_blocking(0)[0]);
+    let named = |prefix: &str| all.keys().filter(|key| key.starts_with(prefix)).cloned().collect::<Vec<_>>();
+    assert_eq!(named("node_netstat_"), ["node_netstat_Tcp_MaxConn"]);
+    assert_eq!(named("node_vmstat_"), ["node_vmstat_nr_free_pages"]);
+    assert!(named("node_network_").iter().all(|key| key.contains("\"eth")), "{:?}", named("node_network_"));
+    assert_eq!(named("node_disk_io_now"), [r#"node_disk_io_now{device="sda1"}"#]);
+    assert!(named("node_filesystem_size").iter().all(|key| key.contains("nfs4")));
+    assert_eq!(named("node_softirqs_total").len(), 10);
+    assert!(named("node_cpu_").is_empty());
+}

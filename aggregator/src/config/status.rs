@@ -1,0 +1,191 @@
+//! `recent`, `node_up` and `status`: what the aggregator itself tells of nodes.
+
+use crate::node_up;
+use crate::output::recent;
+use crate::status;
+use pegel_runtime::admin::refuse_remote;
+use pegel_runtime::config::form::{FilePath, Listen, Period};
+use pegel_runtime::config::{Mistakes, Path};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The recent past in memory.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-renamed" = {"forget_after": "history", "retention": "history"}))]
+pub struct RawRecent {
+    /// How long a silent node's values and the history of its main series are kept.
+    pub history: Period,
+    /// The most series of one node; more are not kept.
+    #[schemars(range(min = 1))]
+    pub series_per_node: u32,
+    /// The most series of all nodes together, at about 8 bytes each.
+    #[schemars(range(min = 1))]
+    pub series: u32,
+    /// The most nodes, at about 10 KB each.
+    #[schemars(range(min = 1))]
+    pub nodes: u32,
+}
+
+impl Default for RawRecent {
+    fn default() -> Self {
+        let settings = recent::Settings::default();
+        Self {
+            history: Period(settings.forget_after),
+            series_per_node: settings.max_series_per_node as u32,
+            series: settings.max_series as u32,
+            nodes: settings.max_nodes as u32,
+        }
+    }
+}
+
+impl RawRecent {
+    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> recent::Settings {
+        if self.history.0 < Duration::from_mins(1) || self.history.0 > Duration::from_hours(24) {
+            let reason = format!("`{}` is not a history that fits memory and a page", self.history);
+            mistakes.at(&path.key("history"), reason, "use something between 1m and 1d");
+        }
+        recent::Settings {
+            max_series_per_node: self.series_per_node as usize,
+            max_series: self.series as usize,
+            max_nodes: self.nodes as usize,
+            forget_after: self.history.0,
+            ..recent::Settings::default()
+        }
+    }
+}
+
+/// `pegel_node_up`: 1 for a node whose agent is connected, 0 for one that was.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawNodeUp {
+    /// Whether it is written.
+    pub enabled: bool,
+    /// How often it is written.
+    pub interval: Period,
+    /// How long it is 0 for a node that is silent before the node is forgotten: longer than the longest silence that
+    /// somebody has to hear of.
+    pub forget_after: Period,
+    /// The label `aggregator` of the series: needed where several aggregators write to one backend, so that their
+    /// series differ.
+    pub aggregator_label: Option<String>,
+}
+
+impl Default for RawNodeUp {
+    fn default() -> Self {
+        let settings = node_up::Settings::default();
+        Self {
+            enabled: true,
+            interval: Period(settings.refresh),
+            forget_after: Period(settings.forget_after),
+            aggregator_label: settings.aggregator,
+        }
+    }
+}
+
+impl RawNodeUp {
+    /// The settings; none if it is turned off.
+    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Option<node_up::Settings> {
+        if self.interval.0 < Duration::from_secs(1) || self.interval.0 > Duration::from_mins(2) {
+            let reason = format!("`{}` does not suit alerts", self.interval);
+            mistakes.at(&path.key("interval"), reason, "use something between 1s and 2m");
+        }
+        if self.forget_after.0 < 4 * self.interval.0 {
+            let reason = format!("`{}` forgets a node before an alert can fire", self.forget_after);
+            mistakes.at(&path.key("forget_after"), reason, "use some days");
+        }
+        self.enabled.then(|| node_up::Settings {
+            refresh: self.interval.0,
+            forget_after: self.forget_after.0,
+            aggregator: self.aggregator_label.clone(),
+        })
+    }
+}
+
+/// The page and its API.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawStatus {
+    /// Whether the page is served.
+    pub enabled: bool,
+    /// The address to listen on. Port 0 takes a free one; see `address_file`.
+    pub listen: Listen,
+    /// Allows an address that other machines reach. There is no authentication: whoever reaches it sees all nodes.
+    pub allow_remote: bool,
+    /// A file to which the bound address is written, for scripts that choose port 0.
+    pub address_file: Option<FilePath>,
+    /// How old a value may be for `/federate`.
+    pub look_back: Period,
+    /// How often pages are told of changes.
+    pub tick: Period,
+    /// How many pages may listen for changes at a time.
+    #[schemars(range(min = 1))]
+    pub event_streams: u32,
+    /// The most series in one answer.
+    #[schemars(range(min = 1))]
+    pub series_per_answer: u32,
+}
+
+impl Default for RawStatus {
+    fn default() -> Self {
+        let settings = status::Settings::default();
+        Self {
+            enabled: true,
+            listen: Listen(SocketAddr::from((Ipv4Addr::LOCALHOST, super::DEFAULT_STATUS_PORT))),
+            allow_remote: false,
+            address_file: None,
+            tick: Period(settings.tick),
+            event_streams: settings.max_event_streams as u32,
+            series_per_answer: settings.max_answer_series as u32,
+            look_back: Period(settings.look_back),
+        }
+    }
+}
+
+/// The page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusSettings {
+    /// Whether it is served.
+    pub enabled: bool,
+    /// Where.
+    pub listen: SocketAddr,
+    /// Where the bound address is written.
+    pub address_file: Option<PathBuf>,
+    /// What it shows, and to whom.
+    pub status: status::Settings,
+}
+
+impl RawStatus {
+    pub(super) fn resolve(&self, name: &str, path: &Path, mistakes: &mut Mistakes) -> StatusSettings {
+        if self.enabled {
+            refuse_remote(&self.listen, self.allow_remote, path, mistakes);
+        }
+        if self.tick.0 < Duration::from_millis(100) || self.tick.0 > Duration::from_mins(1) {
+            mistakes.at(&path.key("tick"), format!("`{}` does not suit a page", self.tick), "use 1s");
+        }
+        StatusSettings {
+            enabled: self.enabled,
+            listen: self.listen.0,
+            address_file: self
+                .address_file
+                .as_ref()
+                .map(|file| mistakes.path_of(&path.key("address_file"), file)),
+            status: status::Settings {
+                name: name.to_owned(),
+                hosts: if self.listen.0.ip().is_loopback() {
+                    status::Hosts::Loopback
+                } else {
+                    status::Hosts::Any
+                },
+                tick: self.tick.0,
+                max_event_streams: self.event_streams as usize,
+                max_answer_series: self.series_per_answer as usize,
+                look_back: self.look_back.0,
+                ..status::Settings::default()
+            },
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Where batches go: one module an output.
+
+pub mod recent;
+pub mod remote_write;

@@ -1,0 +1,365 @@
+//! The status over HTTP, and the words of its findings.
+
+use super::findings::{Growth, Level, ONGOING_MS, findings};
+use super::*;
+use crate::output::recent::tests::{Bed, HOST, START_MS, host_values, identity};
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+use pegel_proto::batch::{AgentEpoch, BatchSeq, RejectReason, Rejection};
+use pegel_proto::wire;
+use pegel_runtime::http_client::{ClientTls, HttpClient, http_client};
+use serde_json::Value;
+use std::sync::atomic::Ordering;
+
+#[derive(Default)]
+struct Fleet(Mutex<Vec<AgentStatus>>);
+
+impl FleetView for Fleet {
+    fn agents(&self) -> Vec<AgentStatus> {
+        self.0.lock().clone()
+    }
+
+    fn rejects(&self) -> Vec<Reject> {
+        Vec::new()
+    }
+
+    fn outputs(&self) -> Vec<OutputStatus> {
+        Vec::new()
+    }
+}
+
+fn agent(node: &str) -> AgentStatus {
+    AgentStatus {
+        identity: identity(node),
+        version: "0.1.0".into(),
+        hostname: node.into(),
+        peer: "10.0.0.9:40000".parse().unwrap(),
+        epoch: AgentEpoch(1),
+        connected: true,
+        since_ms: START_MS - 3_600_000,
+        last_contact_ms: START_MS,
+        ended: None,
+        clock_ahead_ms: Some(-20),
+        spool_bytes: 0,
+        front_bytes: 0,
+        quarantined_segments: 0,
+        conflicts: 0,
+        certificate_expires_ms: None,
+        books: vec![Books {
+            signal: "metrics".into(),
+            output: "main".into(),
+            collected: 1000,
+            delivered: 990,
+            in_front: 10,
+            ..Books::default()
+        }],
+    }
+}
+
+fn told(agent: &AgentStatus, growth: Growth) -> String {
+    let found = findings(agent, &[growth], Some(START_MS), START_MS);
+    assert!(found.is_sorted_by_key(|finding| std::cmp::Reverse(finding.level)), "{found:?}");
+    found.iter().map(|f| format!("{:?}: {} {} {}\n", f.level, f.what, f.why, f.todo)).collect()
+}
+
+#[test]
+fn each_trouble_is_told_in_words() {
+    let quiet = Growth::default();
+    let lossy = Growth { dropped_ms: Some(START_MS - 5), rejected_ms: Some(START_MS - 5) };
+    let case = |change: fn(&mut AgentStatus), growth: Growth, words: &[&str]| {
+        let mut agent = agent("n");
+        change(&mut agent);
+        let told = told(&agent, growth);
+        for word in words {
+            assert!(told.contains(word), "{word} in {told}");
+        }
+    };
+    case(|_| {}, quiet, &["Good: All is well. 990 samples delivered, 10 on their way."]);
+    case(|a| a.books.clear(), quiet, &["It collects nothing", "pegel-agent validate"]);
+    case(
+        |a| (a.connected, a.last_contact_ms, a.spool_bytes) = (false, START_MS - 240_000, 5 << 20),
+        quiet,
+        &[
+            "Bad: No contact for 4 min",
+            "5.00 MiB waited on the node",
+            "systemctl status pegel-agent",
+            "10.0.0.9",
+        ],
+    );
+    case(
+        |a| (a.connected, a.last_contact_ms) = (false, START_MS - 2_000),
+        quiet,
+        &["Note: Disconnected a moment ago", "another aggregator"],
+    );
+    case(
+        |a| {
+            a.books[0].parked = Some("401 Unauthorized".into());
+            (a.books[0].spooled, a.books[0].collected) = (5000, 6000);
+        },
+        quiet,
+        &["Bad: Output main takes nothing: 401 Unauthorized.", "5,010 samples wait on the node"],
+    );
+    case(|a| a.books[0].lag_ms = 90_000, quiet, &["Warning: 1 min 30 s behind to output main"]);
+    case(
+        |a| {
+            a.books[0].rejected.insert("too_old".into(), 7);
+            a.books[0].collected += 7;
+        },
+        lossy,
+        &[
+            "Bad: 7 samples are being refused by main",
+            "7 too old for the backend",
+            "out_of_order_time_window",
+        ],
+    );
+    case(
+        |a| {
+            a.books[0].dropped.insert("quota".into(), 3);
+            a.books[0].collected += 3;
+        },
+        quiet,
+        &["Note: 3 samples were dropped", "3 because the spool was full"],
+    );
+    case(|a| a.books[0].collected += 2, quiet, &["Warning: The books of main are off by 2 samples"]);
+    case(|a| a.books[0].delivered += 1, quiet, &["off by 1 sample.", "accounted for twice"]);
+    case(|a| a.clock_ahead_ms = Some(400_000), quiet, &["Warning: Its clock is 6 min 40 s ahead"]);
+    case(|a| a.quarantined_segments = 2, quiet, &["2 damaged spool segments are set aside"]);
+    case(|a| a.conflicts = 4, quiet, &["Another machine shows the same certificate"]);
+    case(|a| a.certificate_expires_ms = Some(START_MS + 86_400_000), quiet, &["certificate expires in 24 h"]);
+    case(|a| a.certificate_expires_ms = Some(START_MS - 1), quiet, &["Bad: Its certificate has expired"]);
+}
+
+#[test]
+fn a_connected_agent_without_samples_is_told_apart_from_one_whose_output_is_away() {
+    let silent = agent("n");
+    let found = findings(&silent, &[], Some(START_MS - 300_000), START_MS);
+    assert_eq!((found[0].level, &*found[0].what), (Level::Warning, "Connected, but no samples for 5 min."));
+    let mut behind = agent("n");
+    behind.books[0].lag_ms = 300_000;
+    let found = findings(&behind, &[], Some(START_MS - 300_000), START_MS);
+    assert!(found.iter().all(|finding| !finding.what.contains("no samples")), "{found:?}");
+}
+
+#[test]
+fn books_from_the_wire_balance() {
+    let reason = |reason: &str, count| wire::ReasonCount { reason: reason.into(), count };
+    let books = Books::from(&wire::Books {
+        signal: wire::WireSignal::Metrics as i32,
+        output: "main".into(),
+        collected: 100,
+        delivered: 60,
+        held_already: 1,
+        in_front: 2,
+        spooled: 3,
+        dropped: vec![reason("quota", 4), reason("quota", 5)],
+        rejected: vec![reason("too_old", 20)],
+        lost_in_crash: 5,
+        lag_ms: 7,
+        parked: String::new(),
+    });
+    assert_eq!((books.dropped["quota"], books.parked.clone(), books.difference()), (9, None, 0));
+}
+
+/// A status server in the test's own runtime.
+struct Site {
+    bed: Bed,
+    fleet: Arc<Fleet>,
+    client: HttpClient,
+    base: String,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Site {
+    async fn start(settings: Settings) -> Self {
+        let bed = Bed::new(crate::output::recent::Settings::default());
+        let fleet = Arc::new(Fleet::default());
+        let settings = Settings { tick: Duration::from_millis(20), ..settings };
+        let status = Status::new(settings, fleet.clone(), bed.recent.clone(), &bed.registry);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        tokio::spawn(status.clone().run(stop.clone()));
+        tokio::spawn(async move { axum::serve(listener, status.router()).await });
+        let client = http_client(&ClientTls::default(), Duration::from_secs(5)).unwrap();
+        Self { bed, fleet, client, base, _stop: stop.drop_guard() }
+    }
+
+    async fn text(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("{}{path}", self.base).parse().unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        let (status, text) = self.text(path).await;
+        assert_eq!(status, 200, "{path}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn fleet(&self) -> FleetAnswer {
+        serde_json::from_value(self.json("/api/v1/fleet").await).unwrap()
+    }
+
+    /// Moves the clock; a second is beyond what a look at the fleet is good for.
+    fn pass(&self, ms: i64) {
+        self.bed.now_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn the_fleet_comes_with_its_books() {
+    let site = Site::start(Settings { name: "site-1".into(), ..Settings::default() }).await;
+    site.fleet.0.lock().extend([agent("b"), agent("a")]);
+    site.bed.observe("a", 1, START_MS, &site.bed.set(&HOST), &host_values(1));
+    site.pass(1000);
+    let fleet = site.fleet().await;
+    assert_eq!(fleet.aggregator, "site-1");
+    let names: Vec<&str> = fleet.agents.iter().map(|agent| agent.row.node.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    let first = &fleet.agents[0];
+    assert_eq!((first.row.level, first.books[0].difference), (Level::Good, 0));
+    assert_eq!((first.row.delivered, first.row.waiting), (990, 10));
+    assert!((first.row.live["memory_used_ratio"] - 0.75).abs() < 1e-6);
+    assert_eq!(fleet.agents[1].row.live.len(), 0);
+}
+
+#[tokio::test]
+async fn losses_are_going_on_until_they_stop_growing() {
+    let site = Site::start(Settings::default()).await;
+    site.fleet.0.lock().push(agent("a"));
+    site.fleet.0.lock()[0].books[0].rejected.insert("too_old".into(), 5);
+    let says =
+        |fleet: &FleetAnswer, words: &str| fleet.agents[0].findings.iter().any(|f| f.what.contains(words));
+    let fleet = site.fleet().await;
+    assert!(says(&fleet, "were refused"), "those from before this aggregator watched: {fleet:?}");
+    site.fleet.0.lock()[0].books[0].rejected.insert("too_old".into(), 6);
+    site.pass(1000);
+    let fleet = site.fleet().await;
+    assert!(says(&fleet, "are being refused"), "{fleet:?}");
+    site.pass(ONGOING_MS);
+    let fleet = site.fleet().await;
+    assert!(says(&fleet, "were refused"), "{fleet:?}");
+}
+
+#[tokio::test]
+async fn a_node_has_history_machine_and_series() {
+    let site = Site::start(Settings::default()).await;
+    site.fleet.0.lock().push(agent("n"));
+    let set = site.bed.set(&HOST);
+    for step in 0..3 {
+        site.bed.observe("n", step as u64 + 1, START_MS + step * 15_000, &set, &host_values(step));
+    }
+    site.pass(30_000);
+    let node = site.json("/api/v1/nodes/acme/n").await;
+    assert_eq!(node["machine"]["cpus"], 1);
+    assert_eq!(node["series"], 16);
+    assert_eq!(node["history"]["tracks"][0]["name"], "cpu_busy_ratio");
+    assert_eq!(node["history"]["tracks"][0]["values"].as_array().unwrap().len(), 240);
+    let series = site.json("/api/v1/nodes/acme/n/series?match=node_load1").await;
+    assert_eq!(series["matching"], 1);
+    assert_eq!(series["series"][0]["labels"]["__name__"], "node_load1");
+    assert_eq!(series["series"][0]["value"], "0.5");
+    let all = site.json("/api/v1/nodes/acme/n/series").await;
+    assert_eq!(all["matching"], 16);
+    let (status, text) = site.text("/api/v1/nodes/acme/n/series?match=%7Bbroken").await;
+    assert!(status == 400 && text.contains("cannot read the selector"), "{text}");
+    let (status, text) = site.text("/api/v1/nodes/acme/other").await;
+    assert!(status == 404 && text.contains("not heard of node other"), "{text}");
+    assert_eq!(site.text("/api/v1/nodes/acme/..%2Fx").await.0, 400);
+}
+
+#[tokio::test]
+async fn federate_speaks_the_text_format() {
+    let site = Site::start(Settings { max_answer_series: 3, ..Settings::default() }).await;
+    let set = site.bed.set(&["b_total path=a\"b\\c", "a job=x", "a job=y"]);
+    site.bed.observe("n", 1, START_MS, &set, &[3.0, f64::NAN, f64::INFINITY]);
+    site.bed.observe("m", 1, START_MS, &site.bed.set(&["a job=z"]), &[0.1]);
+    let (status, text) = site.text("/federate?match[]=b_total&match[]=%7Bjob%3D~%22x%7Cy%22%7D").await;
+    assert_eq!(status, 200);
+    let expected = [
+        "# TYPE a gauge",
+        "a{job=\"x\"} NaN AT",
+        "a{job=\"y\"} +Inf AT",
+        "# TYPE b_total counter",
+        r#"b_total{path="a\"b\\c"} 3 AT"#,
+        "",
+    ];
+    assert_eq!(text, expected.join("\n").replace("AT", &START_MS.to_string()));
+    assert_eq!(site.text("/federate").await, (200, String::new()));
+    let (status, text) = site.text("/federate?match[]=%7B__name__%3D~%22.%2B%22%7D").await;
+    assert!(status == 422 && text.contains("4 series match"), "{text}");
+    site.pass(300_001);
+    assert_eq!(site.text("/federate?match[]=a").await, (200, String::new()), "beyond the look-back");
+}
+
+#[tokio::test]
+async fn events_begin_with_the_whole_and_go_on_with_changes() {
+    let site = Site::start(Settings { max_event_streams: 1, ..Settings::default() }).await;
+    site.fleet.0.lock().extend([agent("a"), agent("b")]);
+    let url = format!("{}/api/v1/events?tenant=acme&node=a", site.base);
+    let mut stream = site.client.get(url.parse().unwrap()).await.unwrap().into_body();
+    let mut text = String::new();
+    let mut next = async |wanted: &str| {
+        while !text.contains(wanted) {
+            let frame = tokio::time::timeout(Duration::from_secs(10), stream.frame()).await;
+            let frame = frame.unwrap_or_else(|_| panic!("no {wanted} in {text}")).unwrap().unwrap();
+            text.push_str(&String::from_utf8_lossy(frame.data_ref().unwrap()));
+        }
+        std::mem::take(&mut text)
+    };
+    let whole = next("event: node").await;
+    assert!(whole.contains("\"whole\":true") && whole.contains("\"node\":\"b\""), "{whole}");
+    site.fleet.0.lock()[1].books[0].lag_ms = 120_000;
+    site.pass(1000);
+    let change = next("behind to output").await;
+    assert!(change.contains("\"whole\":false"), "{change}");
+    site.fleet.0.lock().remove(1);
+    site.pass(1000);
+    next("\"gone\":[[\"acme\",\"b\"]]").await;
+    let (status, _) = site.text("/api/v1/events").await;
+    assert_eq!(status, 503, "one stream is all there may be here");
+}
+
+#[tokio::test]
+async fn the_page_is_guarded_and_cached() {
+    let site = Site::start(Settings::default()).await;
+    let request = |path: &str, name: &'static str, value: &str| {
+        let request = http::Request::get(format!("{}{path}", site.base)).header(name, value);
+        site.client.request(request.body(http_body_util::Full::default()).unwrap())
+    };
+    let page = request("/nodes/acme/x", "accept", "text/html").await.unwrap();
+    let policy = page.headers()["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    let tag = page.headers()["etag"].to_str().unwrap().to_owned();
+    assert_eq!(request("/", "if-none-match", &tag).await.unwrap().status(), 304);
+    assert_eq!(request("/", "host", "rebound.example").await.unwrap().status(), 421);
+    assert_eq!(request("/", "host", "localhost:9").await.unwrap().status(), 200);
+    assert_eq!(request("/assets/none.js", "accept", "*/*").await.unwrap().status(), 404);
+    for (host, local) in
+        [("[::1]:80", true), ("127.0.0.1", true), ("127.0.0.1.example", false), ("[::1]", true)]
+    {
+        assert_eq!(is_local_host(host), local, "{host}");
+    }
+}
+
+#[test]
+fn the_list_of_refusals_is_bounded_and_begins_with_the_newest() {
+    let log = RejectLog::default();
+    let rejection = |seq| Rejection {
+        seq: BatchSeq(seq),
+        reason: RejectReason::TooOld,
+        message: "too old".into(),
+        records: vec![(0, 3), (9, 1)],
+    };
+    for seq in 1..=300 {
+        log.note(&identity("n"), "main", &[rejection(seq)], START_MS);
+    }
+    let fleet = ReceiverFleet {
+        sessions: Arc::default(),
+        outputs: tokio::sync::watch::channel(Arc::new(Vec::new())).1,
+        rejects: Arc::new(log),
+    };
+    let rejects = fleet.rejects();
+    assert_eq!((rejects.len(), rejects[0].seq, rejects[0].count), (200, 300, 4));
+}
