@@ -330,7 +330,11 @@ impl SegmentedSpool {
         let stored = self.write_group(group);
         if let Err(error) = &stored {
             tracing::debug!(%error, "a commit failed; the segment is not written to again");
-            self.retire_writer(false);
+            if let (Some(open), Some(segment)) = (self.writer.take(), self.segments.back()) {
+                // Its committed part can still be read; opening it again may not work on a full disk.
+                self.readers.truncate(OPEN_READERS - 1);
+                self.readers.push((segment.name, open));
+            }
             self.remove_empty_tail();
         }
         stored

@@ -106,6 +106,7 @@ impl SegmentedSpool {
                     | std::io::ErrorKind::ReadOnlyFilesystem
                     | std::io::ErrorKind::QuotaExceeded
                     | std::io::ErrorKind::OutOfMemory
+                    | std::io::ErrorKind::WouldBlock
             ),
             _ => false,
         };
