@@ -294,8 +294,8 @@ fn lock(dir: &Path) -> Result<File, PositionsError> {
 }
 
 fn set_aside(dir: &Path, path: &Path) -> Result<PathBuf, PositionsError> {
-    let aside = (1..)
-        .map(|n: u32| dir.join(format!("{FILE}.damaged-{n}")))
+    let aside = (1..=u32::MAX)
+        .map(|n| dir.join(format!("{FILE}.damaged-{n}")))
         .find(|aside| !aside.exists())
         .expect("fewer than 2^32 damaged files");
     fs::rename(path, &aside).map_err(failed("setting aside", path))?;
