@@ -21,7 +21,8 @@ use std::time::Instant;
 const COMMIT_BYTES: usize = 4 << 20;
 
 /// glibc raises its mmap threshold with every large block that is freed and then keeps such blocks: 45 MB resident
-/// where 14 are in use. A fixed threshold ends that; `pegel-agent` runs with the same setting.
+/// where 14 to 20 are in use. A fixed threshold ends that, at the price of more page faults. The agent is to be
+/// started with the same setting.
 const MALLOC: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "131072");
 
 /// What `bench spool` is told.
