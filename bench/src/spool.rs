@@ -88,7 +88,7 @@ fn measure(arguments: &Arguments, kib: usize) -> anyhow::Result<()> {
     };
     let mut spool = SegmentedSpool::open(settings)?;
     let write_before = io_bytes("write_bytes")?;
-    let cpu_before = cpu_seconds()?;
+    let cpu_before = cpu_seconds();
 
     let began = Instant::now();
     let mut seq = 0;
@@ -135,7 +135,7 @@ fn measure(arguments: &Arguments, kib: usize) -> anyhow::Result<()> {
     if read != seq {
         bail!("{seq} batches were stored and {read} read");
     }
-    let cpu_seconds = cpu_seconds()? - cpu_before;
+    let cpu_seconds = cpu_seconds() - cpu_before;
     commits.sort_unstable();
     let bare_after = bare_loop(&dir, &batch, total.min(512 << 20), per_commit.max(1))?;
     let bare = f64::midpoint(bare_before, bare_after);
@@ -221,7 +221,7 @@ fn field(file: &str, key: &str) -> anyhow::Result<f64> {
 }
 
 /// User and system time of this process.
-fn cpu_seconds() -> anyhow::Result<f64> {
+fn cpu_seconds() -> f64 {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Ok(used.tv_sec as f64 + used.tv_nsec as f64 / 1e9)
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
 }

@@ -88,8 +88,22 @@ type Opener = Box<dyn FnMut() -> Result<Box<dyn Spool>, SpoolError> + Send>;
 
 #[derive(Default)]
 struct Shared {
+    /// What the thread is at, and since when.
     busy: Option<(&'static str, Instant)>,
+    /// A call timed out on what the thread is at.
+    stalled: bool,
     unavailable: Option<String>,
+}
+
+impl Shared {
+    fn begin(&mut self, doing: &'static str) {
+        self.busy = Some((doing, Instant::now()));
+    }
+
+    fn end(&mut self) {
+        self.busy = None;
+        self.stalled = false;
+    }
 }
 
 /// The pipeline's handle. The thread ends when it is dropped.
@@ -133,10 +147,10 @@ impl SpoolThread {
             telemetry: Telemetry::new(registry),
             shared: shared.clone(),
         };
+        shared.lock().begin("opening the spool");
         thread::Builder::new().name("spool".into()).spawn(move || {
-            worker.shared.lock().busy = Some(("opening the spool", Instant::now()));
             worker.reopen();
-            worker.shared.lock().busy = None;
+            worker.shared.lock().end();
             while let Ok(job) = queue.recv() {
                 job(&mut worker);
             }
@@ -207,7 +221,7 @@ impl SpoolThread {
     pub fn state(&self) -> SpoolState {
         let shared = self.shared.lock();
         match (&shared.busy, &shared.unavailable) {
-            (Some((doing, since)), _) if since.elapsed() > self.deadline => {
+            (Some((doing, since)), _) if shared.stalled || since.elapsed() > self.deadline => {
                 SpoolState::Stalled(doing, since.elapsed())
             }
             (_, Some(words)) => SpoolState::Unavailable(words.clone()),
@@ -226,16 +240,21 @@ impl SpoolThread {
         }
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |worker| {
-            worker.shared.lock().busy = Some((doing, Instant::now()));
+            worker.shared.lock().begin(doing);
             let done = job(worker);
-            worker.shared.lock().busy = None;
+            worker.shared.lock().end();
             let _ = reply.send(done);
         });
         self.jobs.send(job).map_err(|_| SpoolError::Closed)?;
         match tokio::time::timeout(self.deadline, answer).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(SpoolError::Closed),
-            Err(_) => Err(SpoolError::Stalled { doing, after: self.deadline }),
+            Err(_) => {
+                let mut shared = self.shared.lock();
+                // Only what the thread is at can end the stall; between two jobs there is none.
+                shared.stalled = shared.busy.is_some();
+                Err(SpoolError::Stalled { doing, after: self.deadline })
+            }
         }
     }
 }
