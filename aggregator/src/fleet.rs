@@ -85,6 +85,9 @@ fn agent_status(entry: &FleetEntry) -> AgentStatus {
         spool_bytes: entry.spool_bytes,
         front_bytes: entry.front_bytes,
         quarantined_segments: entry.quarantined_segments,
+        conflicts: entry.conflicts,
+        certificate_expires_ms: Some(entry.certificate_not_after_seconds.saturating_mul(1000))
+            .filter(|at_ms| *at_ms > 0),
         books: entry.books.values().map(Books::from).collect(),
     }
 }

@@ -85,8 +85,8 @@ pub fn findings(agent: &AgentStatus, growth: &[Growth], heard_ms: Option<i64>, n
     if found.is_empty() {
         let delivered: u64 = agent.books.iter().map(|b| b.delivered + b.held_already).sum();
         let waiting: u64 = agent.books.iter().map(|b| b.in_front + b.spooled).sum();
-        let (what, why) = if agent.books.is_empty() {
-            ("Just connected.".to_owned(), "Its first report is due within seconds.".to_owned())
+        let (what, why) = if agent.books.iter().all(|books| books.collected == 0) {
+            ("Just connected.".to_owned(), "Its first report is due within half a minute.".to_owned())
         } else {
             let on_its_way =
                 if waiting == 0 { String::new() } else { format!(", {} on their way", count(waiting)) };

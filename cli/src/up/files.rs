@@ -110,7 +110,7 @@ impl Layout {
         let IssuedFiles { cert, key } = &self.aggregator_files;
         format!(
             "# Written by `pegel up`, anew at each start.\n\
-             listen: {}\n\
+             listen: [{}]\n\
              listen_address_file: {}\n\
              tls:\n  cert_file: {}\n  key_file: {}\n  client_ca_file: {}\n  crl_file: {}\n\
              {outputs}\

@@ -364,7 +364,8 @@ impl Output for Recent {
     }
 
     fn health(&self) -> OutputHealth {
-        let detail = format!("keeps the last values of {} nodes in memory", self.nodes.read().len());
+        let nodes = self.nodes.read().len();
+        let detail = format!("in memory, of {nodes} node{}", if nodes == 1 { "" } else { "s" });
         OutputHealth { ok: true, detail }
     }
 }
