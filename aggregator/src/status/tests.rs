@@ -5,7 +5,7 @@ use super::*;
 use crate::output::recent::tests::{Bed, HOST, START_MS, host_values, identity};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
-use pegel_proto::batch::{AgentEpoch, BatchSeq, RejectReason, Rejection};
+use pegel_proto::batch::AgentEpoch;
 use pegel_proto::wire;
 use pegel_runtime::http_client::{ClientTls, HttpClient, http_client};
 use serde_json::Value;
@@ -59,7 +59,8 @@ fn agent(node: &str) -> AgentStatus {
 fn told(agent: &AgentStatus, growth: Growth) -> String {
     let found = findings(agent, &[growth], Some(START_MS), START_MS);
     assert!(found.is_sorted_by_key(|finding| std::cmp::Reverse(finding.level)), "{found:?}");
-    found.iter().map(|f| format!("{:?}: {} {} {}\n", f.level, f.what, f.why, f.todo)).collect()
+    let lines = found.iter().map(|f| format!("{:?}: {} {} {}", f.level, f.what, f.why, f.todo));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -114,11 +115,11 @@ fn each_trouble_is_told_in_words() {
     );
     case(
         |a| {
-            a.books[0].dropped.insert("quota".into(), 3);
+            a.books[0].dropped.insert("quota_oldest".into(), 3);
             a.books[0].collected += 3;
         },
         quiet,
-        &["Note: 3 samples were dropped", "3 because the spool was full"],
+        &["Note: 3 samples were dropped", "3 because the spool was full and its oldest gave way"],
     );
     case(|a| a.books[0].collected += 2, quiet, &["Warning: The books of main are off by 2 samples"]);
     case(|a| a.books[0].delivered += 1, quiet, &["off by 1 sample.", "accounted for twice"]);
@@ -341,25 +342,4 @@ async fn the_page_is_guarded_and_cached() {
     {
         assert_eq!(is_local_host(host), local, "{host}");
     }
-}
-
-#[test]
-fn the_list_of_refusals_is_bounded_and_begins_with_the_newest() {
-    let log = RejectLog::default();
-    let rejection = |seq| Rejection {
-        seq: BatchSeq(seq),
-        reason: RejectReason::TooOld,
-        message: "too old".into(),
-        records: vec![(0, 3), (9, 1)],
-    };
-    for seq in 1..=300 {
-        log.note(&identity("n"), "main", &[rejection(seq)], START_MS);
-    }
-    let fleet = ReceiverFleet {
-        sessions: Arc::default(),
-        outputs: tokio::sync::watch::channel(Arc::new(Vec::new())).1,
-        rejects: Arc::new(log),
-    };
-    let rejects = fleet.rejects();
-    assert_eq!((rejects.len(), rejects[0].seq, rejects[0].count), (200, 300, 4));
 }

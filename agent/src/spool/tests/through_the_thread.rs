@@ -114,6 +114,8 @@ async fn a_spool_that_cannot_be_opened_is_tried_again() {
     assert_eq!(tries.load(Ordering::SeqCst), 3);
 }
 
+// The guard stands for a disk that hangs; the spool's thread is what waits for it.
+#[allow(clippy::await_holding_lock)]
 #[tokio::test]
 async fn a_disk_that_hangs_shows_as_stalled_and_holds_up_nobody() {
     let (recover, hung) = std::sync::mpsc::channel::<()>();
