@@ -3,12 +3,12 @@
 use crate::cli::Launch;
 use crate::config::{OutputSettings, Settings, StatusSettings, load_settings};
 use crate::fanout::{Output, Tap};
-use crate::fleet::{Fleet, RejectLog, follow_sessions};
-use crate::node_up::{self, NodeUp};
+use crate::fleet::follow_sessions;
+use crate::node_up::NodeUp;
 use crate::output::recent::Recent;
 use crate::output::remote_write::RemoteWrite;
 use crate::receiver::{Context as ReceiverContext, Outputs, Receiver, SessionTable};
-use crate::status::Status;
+use crate::status::{ReceiverFleet, RejectLog, Status};
 use crate::symbols::Symbols;
 use anyhow::Context as _;
 use pegel_proto::wire::ALPN;
@@ -26,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often certificate files are looked at for changes.
 const CERTIFICATE_POLL: Duration = Duration::from_secs(30);
+
+/// How long agents without a session are remembered where `pegel_node_up` does not say.
+const FORGET_AFTER: Duration = Duration::from_hours(24);
 
 /// Runs the aggregator to its end.
 pub fn run(launch: Launch) -> anyhow::Result<()> {
@@ -82,7 +85,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     tokio::spawn(follow_sessions(
         sessions.clone(),
         node_up,
-        settings.node_up.forget_after,
+        settings.node_up.as_ref().map_or(FORGET_AFTER, |n| n.forget_after),
         wall_clock_ms,
         shutdown.clone(),
     ));
@@ -115,7 +118,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         servers.spawn(admin.serve(last.clone()));
     }
     if settings.status.enabled {
-        let fleet = Arc::new(Fleet { sessions, rejects, outputs: outputs_watch });
+        let fleet = Arc::new(ReceiverFleet { sessions, rejects, outputs: outputs_watch });
         let mut page = settings.status.clone();
         page.status.agent_address = addresses.first().map(ToString::to_string).unwrap_or_default();
         let status = Status::new(page.status.clone(), fleet, recent, &registry);
@@ -168,18 +171,8 @@ fn start_node_up(
     outputs: &[Arc<dyn Output>],
     symbols: &Arc<Symbols>,
 ) -> Option<Arc<NodeUp>> {
-    if !settings.node_up.enabled || settings.outputs.is_empty() {
-        return None;
-    }
-    let node_up = NodeUp::new(
-        node_up::Settings {
-            refresh: settings.node_up.interval,
-            forget_after: settings.node_up.forget_after,
-            aggregator: Some(settings.name.clone()),
-        },
-        outputs.to_vec(),
-        symbols.clone(),
-    );
+    let wanted = settings.node_up.clone().filter(|_| !settings.outputs.is_empty())?;
+    let node_up = NodeUp::new(wanted, outputs.to_vec(), symbols.clone());
     tokio::spawn(node_up.clone().run());
     Some(node_up)
 }

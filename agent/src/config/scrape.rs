@@ -68,6 +68,7 @@ pub enum RawFormat {
         "bearer_token": "tokens are read from files: use bearer_token_file"
     }
 ))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key that Prometheus has as well")]
 pub struct RawJob {
     /// The label `job` of its series.
     pub name: String,

@@ -21,6 +21,12 @@ pub(crate) const LEDGER: &str = "ledger";
 pub(crate) const REASON: &str = "reason.txt";
 const LOCK: &str = "lock";
 
+/// Space that is held back for reading: sled writes to open a database, so without it a disk that others filled to
+/// the last byte could not be drained.
+const RESERVE: &str = "reserve";
+/// Three databases' worth of what opening writes: sled's log segment of 256 KiB and a snapshot of some KiB.
+const RESERVE_BYTES: u64 = 1 << 20;
+
 /// A spool's directory.
 pub(crate) struct Directory {
     dir: PathBuf,
@@ -60,7 +66,33 @@ impl Directory {
             ledger: None,
         };
         opened.empty_trash();
+        if let Err(error) = opened.hold_reserve() {
+            tracing::debug!(%error, "no space could be held back for reading");
+        }
         Ok(opened)
+    }
+
+    /// Makes sure that the reserve is there.
+    fn hold_reserve(&self) -> Result<(), StoreError> {
+        let path = self.dir.join(RESERVE);
+        if fs::metadata(&path).is_ok_and(|meta| meta.len() == RESERVE_BYTES) {
+            return Ok(());
+        }
+        let file = File::create(&path).map_err(StoreError::io("making", &path))?;
+        let held = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES);
+        if held.is_err() {
+            let _ = fs::remove_file(&path);
+        }
+        match held {
+            // A file system that can't allocate ahead has no reserve.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(errno) => Err(StoreError::io("holding back space in", path)(errno.into())),
+        }
+    }
+
+    /// Gives the reserve up; whether there was one.
+    fn release_reserve(&self) -> bool {
+        fs::remove_file(self.dir.join(RESERVE)).is_ok()
     }
 
     fn segment(&self, name: SegmentName) -> PathBuf {
@@ -94,7 +126,15 @@ impl SegmentStore for Directory {
     }
 
     fn open(&mut self, name: SegmentName) -> Result<Box<dyn OpenSegment>, StoreError> {
-        Ok(Box::new(SledSegment::open(&self.segment(name), self.flush_deadline)?))
+        let path = self.segment(name);
+        match SledSegment::open(&path, self.flush_deadline) {
+            Err(StoreError::Io { source, .. })
+                if source.kind() == io::ErrorKind::StorageFull && self.release_reserve() =>
+            {
+                Ok(Box::new(SledSegment::open(&path, self.flush_deadline)?))
+            }
+            opened => Ok(Box::new(opened?)),
+        }
     }
 
     fn read_ledger(&mut self, name: SegmentName) -> Result<Vec<u8>, StoreError> {
@@ -173,7 +213,8 @@ impl SegmentStore for Directory {
                 keep_bytes: self.keep_free_bytes,
             });
         }
-        Ok(())
+        // What was given up for reading comes back before anything is written.
+        self.hold_reserve()
     }
 }
 

@@ -6,8 +6,11 @@ use super::*;
 use std::path::Path;
 
 mod basic;
+mod damage;
+mod disk;
 mod model;
 mod sim;
+mod through_the_thread;
 
 /// A record whose bytes tell its content and whether the encoder was told right: the encoder numbers the records
 /// since its last reset.

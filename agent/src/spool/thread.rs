@@ -137,7 +137,9 @@ impl SpoolThread {
             shared: shared.clone(),
         };
         thread::Builder::new().name("spool".into()).spawn(move || {
+            worker.shared.lock().busy = Some(("opening the spool", Instant::now()));
             worker.reopen();
+            worker.shared.lock().busy = None;
             while let Ok(job) = queue.recv() {
                 job(&mut worker);
             }

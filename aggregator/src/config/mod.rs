@@ -11,7 +11,7 @@ mod status;
 pub use limits::RawLimits;
 pub use output::{OutputSettings, RawNames, RawOutput, RawProtocol, RawRemoteWrite};
 pub use receiver::{RawReceiverTls, ReceiverTlsSettings};
-pub use status::{NodeUpSettings, RawNodeUp, RawRecent, RawStatus, StatusSettings};
+pub use status::{RawNodeUp, RawRecent, RawStatus, StatusSettings};
 
 use crate::output::recent;
 use pegel_runtime::admin::{AdminSettings, RawAdmin};
@@ -97,8 +97,8 @@ pub struct Settings {
     pub outputs: Vec<OutputSettings>,
     /// The recent past.
     pub recent: recent::Settings,
-    /// `pegel_node_up`.
-    pub node_up: NodeUpSettings,
+    /// `pegel_node_up`; none if it is turned off.
+    pub node_up: Option<crate::node_up::Settings>,
     /// The page.
     pub status: StatusSettings,
     /// The bound of the drain.

@@ -1,5 +1,6 @@
 //! `recent`, `node_up` and `status`: what the aggregator itself tells of nodes.
 
+use crate::node_up;
 use crate::output::recent;
 use crate::status;
 use pegel_runtime::admin::refuse_remote;
@@ -68,27 +69,26 @@ pub struct RawNodeUp {
     /// How long it is 0 for a node that is silent before the node is forgotten: longer than the longest silence that
     /// somebody has to hear of.
     pub forget_after: Period,
+    /// The label `aggregator` of the series: needed where several aggregators write to one backend, so that their
+    /// series differ.
+    pub aggregator_label: Option<String>,
 }
 
 impl Default for RawNodeUp {
     fn default() -> Self {
-        Self { enabled: true, interval: Period::seconds(15), forget_after: Period::seconds(86_400) }
+        let settings = node_up::Settings::default();
+        Self {
+            enabled: true,
+            interval: Period(settings.refresh),
+            forget_after: Period(settings.forget_after),
+            aggregator_label: settings.aggregator,
+        }
     }
 }
 
-/// `pegel_node_up`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeUpSettings {
-    /// Whether it is written.
-    pub enabled: bool,
-    /// How often.
-    pub interval: Duration,
-    /// When a silent node is forgotten.
-    pub forget_after: Duration,
-}
-
 impl RawNodeUp {
-    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> NodeUpSettings {
+    /// The settings; none if it is turned off.
+    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Option<node_up::Settings> {
         if self.interval.0 < Duration::from_secs(1) || self.interval.0 > Duration::from_mins(2) {
             let reason = format!("`{}` does not suit alerts", self.interval);
             mistakes.at(&path.key("interval"), reason, "use something between 1s and 2m");
@@ -97,7 +97,11 @@ impl RawNodeUp {
             let reason = format!("`{}` forgets a node before an alert can fire", self.forget_after);
             mistakes.at(&path.key("forget_after"), reason, "use some days");
         }
-        NodeUpSettings { enabled: self.enabled, interval: self.interval.0, forget_after: self.forget_after.0 }
+        self.enabled.then(|| node_up::Settings {
+            refresh: self.interval.0,
+            forget_after: self.forget_after.0,
+            aggregator: self.aggregator_label.clone(),
+        })
     }
 }
 

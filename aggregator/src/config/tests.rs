@@ -20,7 +20,7 @@ fn read(text: &str) -> Result<Loaded<Settings>, BadConfig> {
 #[test]
 fn certificates_are_enough_and_the_missing_output_is_mentioned() {
     let loaded = read("").unwrap();
-    assert!(loaded.settings.outputs.is_empty() && loaded.settings.node_up.enabled);
+    assert!(loaded.settings.outputs.is_empty() && loaded.settings.node_up.is_some());
     assert!(loaded.warnings[0].to_string().contains("data is kept in memory only"), "{:?}", loaded.warnings);
 }
 
@@ -31,12 +31,12 @@ fn a_full_file_is_resolved() {
     let settings = loaded.settings;
     let OutputSettings::RemoteWrite(output) = &settings.outputs[0];
     assert_eq!((output.name.as_str(), output.protocol), ("prometheus", remote_write::Protocol::V1));
-    assert_eq!(output.out_of_order_window, Duration::from_secs(30 * 3600));
+    assert_eq!(output.out_of_order_window, Duration::from_hours(30));
     assert_eq!(output.tenant_header.as_ref().unwrap(), "x-scope-orgid");
     assert_eq!((output.headers.len(), output.max_request_samples), (1, 2_000));
     assert_eq!(settings.receiver.handshakes_per_second, 50);
     assert_eq!(settings.receiver.name, "hall-3");
-    assert_eq!(settings.recent.forget_after, Duration::from_secs(1_800));
+    assert_eq!(settings.recent.forget_after, Duration::from_mins(30));
     assert_eq!(settings.status.status.hosts, crate::status::Hosts::Any);
 }
 

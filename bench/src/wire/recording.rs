@@ -61,13 +61,12 @@ impl Exposition {
                 family = self.family(rest, &help)?;
             } else if !line.starts_with('#') {
                 let (key, value) = line.rsplit_once(' ').context("a line without a value")?;
-                let one = match self.series.get(key) {
-                    Some(one) => one.clone(),
-                    None => {
-                        let one = Arc::new(Series::new(labels(key)?, family.clone()));
-                        self.series.insert(key.to_owned(), one.clone());
-                        one
-                    }
+                let one = if let Some(one) = self.series.get(key) {
+                    one.clone()
+                } else {
+                    let one = Arc::new(Series::new(labels(key)?, family.clone()));
+                    self.series.insert(key.to_owned(), one.clone());
+                    one
                 };
                 series.push(one);
                 values.push(value.parse::<f64>().with_context(|| format!("`{value}` is no value"))?);

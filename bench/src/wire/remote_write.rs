@@ -69,14 +69,20 @@ fn sample(block: &Block, index: usize) -> Sample {
     Sample { value: block.values[index], timestamp: block.stamp_ms(index) }
 }
 
+/// All samples, as their block and their index in it.
+fn samples(blocks: &[Block]) -> impl Iterator<Item = (&Block, usize)> {
+    blocks.iter().flat_map(|block| (0..block.values.len()).map(move |index| (block, index)))
+}
+
 fn pack(message: &impl Message) -> Result<Vec<u8>> {
     Ok(snap::raw::Encoder::new().compress_vec(&message.encode_to_vec())?)
 }
 
-/// One scrape as a request of remote write 1.0, decoded again and compared.
-pub fn version_1(block: &Block) -> Result<usize> {
-    let mut timeseries = Vec::with_capacity(block.values.len());
-    for (index, series) in block.set.series().iter().enumerate() {
+/// Scrapes as one request of remote write 1.0, decoded again and compared.
+pub fn version_1(blocks: &[Block]) -> Result<usize> {
+    let mut timeseries = Vec::new();
+    for (block, index) in samples(blocks) {
+        let series = &block.set.series()[index];
         let labels = full_labels(block.set.target(), series.labels())
             .into_iter()
             .map(|(name, value)| Label { name: name.into(), value: value.into() })
@@ -86,7 +92,7 @@ pub fn version_1(block: &Block) -> Result<usize> {
     let packed = pack(&Request1 { timeseries })?;
     let arrived = Request1::decode(&*snap::raw::Decoder::new().decompress_vec(&packed)?)?;
     let values = arrived.timeseries.iter().flat_map(|s| &s.samples);
-    compare(block, values)?;
+    compare(blocks, values)?;
     Ok(packed.len())
 }
 
@@ -106,13 +112,14 @@ impl<'a> Symbols<'a> {
     }
 }
 
-/// One scrape as a request of remote write 2.0 with its symbols and metadata, decoded again and compared. Prometheus
-/// sends the help texts with every request; a sender may leave them away.
-pub fn version_2(block: &Block, help: bool) -> Result<usize> {
+/// Scrapes as one request of remote write 2.0 with its symbols and metadata, decoded again and compared. Prometheus
+/// sends type, unit and help text of each series with every request; a sender may leave them away.
+pub fn version_2(blocks: &[Block], with_metadata: bool) -> Result<usize> {
     let mut symbols = Symbols::default();
     symbols.refer("");
-    let mut timeseries = Vec::with_capacity(block.values.len());
-    for (index, series) in block.set.series().iter().enumerate() {
+    let mut timeseries = Vec::new();
+    for (block, index) in samples(blocks) {
+        let series = &block.set.series()[index];
         let mut labels_refs = Vec::new();
         for (name, value) in full_labels(block.set.target(), series.labels()) {
             labels_refs.push(symbols.refer(name));
@@ -130,26 +137,25 @@ pub fn version_2(block: &Block, help: bool) -> Result<usize> {
                 MetricType::Info => 6,
                 MetricType::StateSet => 7,
             },
-            help_ref: symbols.refer(if help { &family.help } else { "" }),
+            help_ref: symbols.refer(if with_metadata { &family.help } else { "" }),
             unit_ref: symbols.refer(&family.unit),
         };
         timeseries.push(Series2 {
             labels_refs,
             samples: vec![sample(block, index)],
-            metadata: Some(metadata),
+            metadata: with_metadata.then_some(metadata),
         });
     }
     let packed = pack(&Request2 { symbols: symbols.all, timeseries })?;
     let arrived = Request2::decode(&*snap::raw::Decoder::new().decompress_vec(&packed)?)?;
     let values = arrived.timeseries.iter().flat_map(|s| &s.samples);
-    compare(block, values)?;
+    compare(blocks, values)?;
     Ok(packed.len())
 }
 
-fn compare<'a>(block: &Block, arrived: impl Iterator<Item = &'a Sample>) -> Result<()> {
+fn compare<'a>(blocks: &[Block], arrived: impl Iterator<Item = &'a Sample>) -> Result<()> {
     let arrived: Vec<_> = arrived.map(|s| (s.value.to_bits(), s.timestamp)).collect();
-    let sent: Vec<_> =
-        (0..block.values.len()).map(|i| (block.values[i].to_bits(), block.stamp_ms(i))).collect();
+    let sent: Vec<_> = samples(blocks).map(|(b, i)| (b.values[i].to_bits(), b.stamp_ms(i))).collect();
     ensure!(arrived == sent, "remote write did not arrive as it was sent");
     Ok(())
 }

@@ -9,7 +9,7 @@ pub(super) const USUAL_STEPS: usize = 130;
 /// The decisions on a class: 0 whether it is above the usual one, 1 to 7 how far above, 8 to 15 how far below.
 pub(super) const STEPS: usize = 16;
 /// Slots of the table in which twins are found; a power of two.
-pub(super) const TWIN_SLOTS: usize = 512;
+pub(super) const TWIN_SLOTS: usize = 256;
 
 /// What all series of a stream have in common.
 #[derive(Debug, Clone)]
@@ -78,7 +78,8 @@ impl Contexts {
     }
 }
 
-const NUMBER_KINDS: usize = 8;
+/// How many kinds of numbers there are.
+const NUMBER_KINDS: usize = 5;
 
 /// What a small number outside the values is. Each kind has its own probabilities.
 #[derive(Debug, Clone, Copy)]

@@ -48,9 +48,13 @@ impl Scale {
         }
     }
 
-    /// The integer of a value, if the way back gives the same bits.
+    /// The integer of a value, if the way back gives the same bits. Infinities and NaNs have none: they say nothing of
+    /// the values around them.
     #[inline]
     pub(super) fn exact(self, value: f64) -> Option<i64> {
+        if self == Self::BITS && !value.is_finite() {
+            return None;
+        }
         let n = self.nearest(value);
         (self.value(n).to_bits() == value.to_bits()).then_some(n)
     }

@@ -129,6 +129,10 @@ impl Values {
             self.models[at as usize] = model;
             at as usize
         } else {
+            if self.models.len() == self.models.capacity() {
+                // A sixteenth more, not twice as many: models are most of what a session's decoder holds.
+                self.models.reserve_exact((self.models.len() / 16).max(16));
+            }
             self.models.push(model);
             self.models.len() - 1
         };
@@ -204,7 +208,7 @@ impl Values {
         if class_of(model.step) < TWIN_CLASS {
             return;
         }
-        let hash = (model.step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55;
+        let hash = (model.step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         let slot = &mut self.ctx.twins[hash as usize & (TWIN_SLOTS - 1)];
         let (tick, found) = *slot;
         if tick == self.ctx.tick && self.models[found as usize].step == model.step {
@@ -249,7 +253,7 @@ fn code_rest<C: Coder>(ctx: &mut Contexts, c: &mut C, model: &mut Model, which: 
         ctx.class_mixers[at].code(c, first, second, own, bit)
     };
     let mut class = expected;
-    if step(ctx, model, 0, wanted > expected) {
+    if expected < 64 && step(ctx, model, 0, wanted > expected) {
         class += 1;
         let mut at = 1;
         while class < 64 && step(ctx, model, at, wanted > class) {
@@ -286,3 +290,32 @@ fn code_rest<C: Coder>(ctx: &mut Contexts, c: &mut C, model: &mut Model, which: 
 
 /// Which of a series' own probabilities goes with each decision.
 const OWN_AT: [usize; STEPS] = [0, 1, 2, 2, 2, 2, 2, 2, 3, 4, 5, 5, 5, 5, 5, 5];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers always yes.
+    struct Yes;
+
+    impl Coder for Yes {
+        const ENCODING: bool = false;
+
+        fn bit(&mut self, _: u32, _: bool) -> bool {
+            true
+        }
+
+        fn raw(&mut self, bits: u32, _: u64) -> u64 {
+            u64::MAX >> (64 - bits)
+        }
+    }
+
+    #[test]
+    fn no_class_is_above_the_highest() {
+        let mut model = Model::of(0.0);
+        for usual in (0..=64 << 4).rev() {
+            model.usual = [usual; 4];
+            code_rest(&mut Contexts::new(), &mut Yes, &mut model, 0, 0);
+        }
+    }
+}

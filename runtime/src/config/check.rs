@@ -8,7 +8,8 @@
 use super::form;
 use super::mistakes::Mistakes;
 use super::nearest::nearest;
-use super::tree::{Content, Entry, Node, Path, Text};
+use super::path::Path;
+use super::tree::{Content, Entry, Node, Text};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
@@ -109,13 +110,7 @@ impl<'a> Check<'a> {
         }
         match (type_of(schema), &node.content) {
             ("object", Content::Section(entries)) => Some(self.section(schema, entries, path)),
-            ("array", Content::List(nodes)) => Some(Value::Array(
-                nodes
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(i, one)| self.element(&schema["items"], one, &path.index(i)))
-                    .collect(),
-            )),
+            ("array", Content::List(nodes)) => Some(self.list(&schema["items"], nodes, path)),
             ("object" | "array", _) | (_, Content::List(_) | Content::Section(_)) => {
                 self.wrong_shape(schema, node, path);
                 None
@@ -125,18 +120,26 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// An element of a list must say something: leaving it out would shift the numbers of those after it.
-    fn element(&mut self, schema: &'a Value, node: &Node, path: &Path) -> Option<Value> {
-        if matches!(node.content, Content::Nothing) {
-            self.mistakes.at(path, "this element of the list is empty", "give it a value or take it out");
+    /// The elements that are right. Which those are is noted, so that what is said of them later is said at their
+    /// numbers in the file.
+    fn list(&mut self, items: &'a Value, nodes: &[Node], path: &Path) -> Value {
+        let mut kept = Vec::new();
+        let mut values = Vec::new();
+        for (i, node) in nodes.iter().enumerate() {
+            let path = path.index(i);
+            if matches!(node.content, Content::Nothing) {
+                let reason = "this element of the list is empty";
+                self.mistakes.at(&path, reason, "give it a value or take it out");
+            }
+            if let Some(value) = self.node(items, node, &path) {
+                kept.push(i);
+                values.push(value);
+            }
         }
-        // What is wrong keeps its number in the list as well, with defaults where they exist.
-        let value = self.node(schema, node, path);
-        let fallback = || match type_of(self.schemas.wanted(schema)) {
-            "object" => Some(Value::Object(Map::new())),
-            _ => None,
-        };
-        value.or_else(fallback)
+        if kept.len() < nodes.len() {
+            self.mistakes.elements_left_out(path.clone(), kept);
+        }
+        Value::Array(values)
     }
 
     fn section(&mut self, schema: &'a Value, entries: &[Entry], path: &Path) -> Value {

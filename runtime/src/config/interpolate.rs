@@ -3,7 +3,8 @@
 //! A dollar sign before anything but `{` and `$` stands for itself, so that most regular expressions can be written
 //! as they are.
 
-use super::tree::{Node, Path};
+use super::path::Path;
+use super::tree::Node;
 
 /// What is wrong with a value's variables.
 #[derive(Debug, Clone, PartialEq, Eq)]

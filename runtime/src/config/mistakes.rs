@@ -1,7 +1,8 @@
 //! Collecting mistakes, so that a person sees all of them at once.
 
 use super::form::FilePath;
-use super::tree::{Node, Path, Place};
+use super::path::Path;
+use super::tree::{Node, Place};
 use super::{BadConfig, Input, Loaded};
 use std::fmt;
 use std::path::PathBuf;
@@ -47,6 +48,7 @@ pub struct Mistakes {
     errors: Vec<Mistake>,
     warnings: Vec<Mistake>,
     spoken_of: Vec<Path>,
+    kept: Vec<(Path, Vec<usize>)>,
     base: PathBuf,
     check_files: bool,
 }
@@ -59,6 +61,7 @@ impl Mistakes {
             errors: Vec::new(),
             warnings: Vec::new(),
             spoken_of: Vec::new(),
+            kept: Vec::new(),
             base: PathBuf::new(),
             check_files: false,
         }
@@ -79,31 +82,38 @@ impl Mistakes {
     /// Says what is wrong at a path. What lies in or around something that is already known to be wrong is passed
     /// over: its value is a default, and the mistake would be about that.
     pub fn at(&mut self, path: &Path, reason: impl Into<String>, remedy: impl Into<String>) {
-        if !self.is_spoken_of(path) {
+        let path = &path.in_file(&self.kept);
+        let lost_elements = self.kept.iter().any(|(list, _)| list == path);
+        let spoken_of = self.spoken_of.iter().any(|wrong| wrong.holds(path));
+        if !spoken_of && !lost_elements {
             self.add(self.tree.place(path), path, reason, remedy);
         }
     }
 
     /// Says what is questionable at a path.
     pub fn warn(&mut self, path: &Path, reason: impl Into<String>, remedy: impl Into<String>) {
+        let path = &path.in_file(&self.kept);
         let warning = self.mistake(self.tree.place(path), path, reason.into(), remedy.into());
         self.warnings.push(warning);
     }
 
     /// Whether the configuration says anything at a path.
     pub fn is_said(&self, path: &Path) -> bool {
-        self.tree.find(path).is_some_and(|node| !matches!(node.content, super::tree::Content::Nothing))
+        self.tree
+            .find(&path.in_file(&self.kept))
+            .is_some_and(|node| !matches!(node.content, super::tree::Content::Nothing))
     }
 
     /// Whether something is wrong at a path or around it.
     pub fn is_spoken_of(&self, path: &Path) -> bool {
-        self.spoken_of.iter().any(|wrong| wrong.holds(path))
+        let path = path.in_file(&self.kept);
+        self.spoken_of.iter().any(|wrong| wrong.holds(&path))
     }
 
     /// The file that a key names. A relative path in the configuration file is relative to that file, one on the
     /// command line to the working directory.
     pub fn path_of(&self, path: &Path, file: &FilePath) -> PathBuf {
-        match self.tree.find(path).map(|node| node.place) {
+        match self.tree.find(&path.in_file(&self.kept)).map(|node| node.place) {
             Some(Place::At { .. }) => self.base.join(&file.0),
             _ => file.0.clone(),
         }
@@ -152,6 +162,11 @@ impl Mistakes {
     /// A key that is missing only because it is misspelt is not missed as well.
     pub(super) fn pass_over(&mut self, path: Path) {
         self.spoken_of.push(path);
+    }
+
+    /// Notes which elements of a list are left, by their numbers in the file.
+    pub(super) fn elements_left_out(&mut self, list: Path, kept: Vec<usize>) {
+        self.kept.push((list, kept));
     }
 
     pub(super) fn tree(&self) -> &Node {

@@ -26,6 +26,7 @@ pub mod golden;
 pub mod interpolate;
 pub mod mistakes;
 mod nearest;
+mod path;
 pub mod reference;
 pub mod section;
 pub mod tree;
@@ -34,7 +35,8 @@ pub mod tree;
 mod tests;
 
 pub use mistakes::{Mistake, Mistakes};
-pub use tree::{Node, Path, Place};
+pub use path::Path;
+pub use tree::{Node, Place};
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -30,7 +30,8 @@ pub fn markdown<R: Raw>(program: &str) -> String {
          <!-- Made from the doc comments of the raw form by `PEGEL_BLESS=1 cargo test -p {program} reference`. -->\n\n\
          YAML. Every key has a default unless it is marked *required*. In every value `${{VAR}}` stands for a \
          variable of the environment, `${{VAR:-default}}` gives one that is used when it is unset or empty, and `$$` \
-         is a dollar sign. Secrets are read from files, by the keys that end in `_file`. `{program} validate` \
+         is a dollar sign. Secrets are read from files, by the keys that end in `_file`. \
+         Relative paths are relative to the configuration file. `{program} validate` \
          reports all mistakes at once.\n"
     );
     page.section(&schema, "", 1);

@@ -149,6 +149,21 @@ fn every_mistake_is_reported_with_its_place() {
 }
 
 #[test]
+fn elements_keep_their_numbers_when_others_are_wrong() {
+    let input = Input { file: None, flags: Vec::new(), check_files: false, environment };
+    let text = "animals:\n- type: lyon\n- {type: lion, mane: 9}\ncages: [x, y]\n";
+    let bad = load_text("zoo.yaml".to_owned(), text, &input, |raw: &Zoo, mistakes| {
+        assert!(matches!(raw.animals[0], Animal::Lion(Lion { mane: 9 })));
+        mistakes.at(&Path::parse("animals").index(0).key("mane"), "is too long", "cut it");
+        mistakes.at(&Path::parse("cages"), "there are none", "build one");
+    });
+    let found: Vec<String> = bad.unwrap_err().mistakes.iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert_eq!(found[1], "zoo.yaml:3:22: animals[1].mane: is too long; cut it");
+    assert!(found[2].starts_with("zoo.yaml:4:9: cages[0]: is a single value"));
+}
+
+#[test]
 fn mistakes_of_meaning_come_with_those_of_form() {
     assert_eq!(
         errors("care:\n  keepers: 5\nsize: 1\n"),

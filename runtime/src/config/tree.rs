@@ -1,5 +1,6 @@
 //! YAML as a small tree in which every node knows its place.
 
+use super::path::{Path, Step};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 use std::fmt;
@@ -186,14 +187,14 @@ impl Node {
 
     /// The node at a path.
     pub fn find(&self, path: &Path) -> Option<&Self> {
-        path.0.iter().try_fold(self, |node, step| node.child(step).map(|(node, _)| node))
+        path.steps().iter().try_fold(self, |node, step| node.child(step).map(|(node, _)| node))
     }
 
     /// The place of the node at a path, or of the deepest section on the way to it.
     pub fn place(&self, path: &Path) -> Place {
         let mut node = self;
         let mut place = self.place;
-        for step in &path.0 {
+        for step in path.steps() {
             let Some((child, key_place)) = node.child(step) else { break };
             node = child;
             // A section is pointed at by its key: its own place is its first key's, a line below.
@@ -217,7 +218,7 @@ impl Node {
 
     /// Puts a node at a path of keys, in place of what is there; sections on the way are made.
     pub fn put(&mut self, path: &Path, node: Self) {
-        let Some((Step::Key(key), rest)) = path.0.split_first() else {
+        let Some((Step::Key(key), rest)) = path.steps().split_first() else {
             *self = node;
             return;
         };
@@ -230,7 +231,7 @@ impl Node {
             entries.push(Entry { key: key.clone(), key_place: node.place, node });
         }
         let entry = entries.iter_mut().find(|e| e.key == *key).expect("pushed above if it was missing");
-        entry.node.put(&Path(rest.to_vec()), node);
+        entry.node.put(&Path::of(rest), node);
     }
 
     /// Calls `visit` for every scalar below and at this node.
@@ -356,66 +357,5 @@ impl<'de> Visitor<'de> for AnyContent {
             entries.push(Entry { key: key.value, key_place: key.referenced.into(), node });
         }
         Ok(Content::Section(entries))
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
-    Key(String),
-    Index(usize),
-}
-
-/// The way to a node: `scrape.jobs[3].interval`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Path(Vec<Step>);
-
-impl Path {
-    /// The whole document.
-    pub fn root() -> Self {
-        Self::default()
-    }
-
-    /// Reads keys with dots between them.
-    pub fn parse(text: &str) -> Self {
-        Self(text.split('.').filter(|key| !key.is_empty()).map(|key| Step::Key(key.to_owned())).collect())
-    }
-
-    /// The way on to a key.
-    #[must_use]
-    pub fn key(&self, key: &str) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(Step::Key(key.to_owned()));
-        Self(steps)
-    }
-
-    /// The way on to an element.
-    #[must_use]
-    pub fn index(&self, index: usize) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(Step::Index(index));
-        Self(steps)
-    }
-
-    /// Whether this path leads to `other` or to something around it.
-    pub fn holds(&self, other: &Self) -> bool {
-        other.0.starts_with(&self.0)
-    }
-
-    /// Whether this is the whole document.
-    pub fn is_root(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl fmt::Display for Path {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, step) in self.0.iter().enumerate() {
-            match step {
-                Step::Key(key) if i == 0 => write!(f, "{}", key.escape_debug())?,
-                Step::Key(key) => write!(f, ".{}", key.escape_debug())?,
-                Step::Index(index) => write!(f, "[{index}]")?,
-            }
-        }
-        Ok(())
     }
 }

@@ -19,7 +19,7 @@ pub struct RequestEncoder {
     message: Vec<u8>,
     compressed: Vec<u8>,
     snappy: snap::raw::Encoder,
-    scratch: Vec<u8>,
+    labels: EncodedLabels,
 }
 
 /// An encoded request.
@@ -29,6 +29,55 @@ pub struct Encoded {
     pub body: Bytes,
     /// The message's size before compression, in bytes.
     pub message_bytes: usize,
+}
+
+/// The labels of one series as its request has them: label messages in 1.0, references in 2.0.
+///
+/// The series of a set follow each other by name, and most have all labels but one or two in common with the one
+/// before: what is common at the front and at the back is copied, only the middle is written anew.
+#[derive(Default)]
+struct EncodedLabels {
+    of: Vec<(Symbol, Symbol)>,
+    /// Where each label ends.
+    ends: Vec<u32>,
+    bytes: Vec<u8>,
+    next_ends: Vec<u32>,
+    next_bytes: Vec<u8>,
+}
+
+impl EncodedLabels {
+    /// Forgets the series before: another request has other references.
+    fn clear(&mut self) {
+        self.of.clear();
+        self.ends.clear();
+        self.bytes.clear();
+    }
+
+    /// Turns to the next series. `write` appends one label.
+    #[inline]
+    fn set(&mut self, labels: &[(Symbol, Symbol)], mut write: impl FnMut(&mut Vec<u8>, Symbol, Symbol)) {
+        let front = self.of.iter().zip(labels).take_while(|(a, b)| a == b).count();
+        let rest = labels.len().min(self.of.len()) - front;
+        let back =
+            self.of.iter().rev().zip(labels.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
+        let end = |n: usize| if n == 0 { 0 } else { self.ends[n - 1] as usize };
+        self.next_bytes.clear();
+        self.next_bytes.extend_from_slice(&self.bytes[..end(front)]);
+        self.next_ends.clear();
+        self.next_ends.extend_from_slice(&self.ends[..front]);
+        for (name, value) in &labels[front..labels.len() - back] {
+            write(&mut self.next_bytes, *name, *value);
+            self.next_ends.push(self.next_bytes.len() as u32);
+        }
+        let kept = self.of.len() - back;
+        let (from, to) = (end(kept) as u32, self.next_bytes.len() as u32);
+        self.next_bytes.extend_from_slice(&self.bytes[from as usize..]);
+        self.next_ends.extend(self.ends[kept..].iter().map(|end| end - from + to));
+        std::mem::swap(&mut self.bytes, &mut self.next_bytes);
+        std::mem::swap(&mut self.ends, &mut self.next_ends);
+        self.of.clear();
+        self.of.extend_from_slice(labels);
+    }
 }
 
 /// The symbols of one 2.0 request. A symbol's place is found by indexing with its number: an entry is valid if it
@@ -102,13 +151,14 @@ impl RequestEncoder {
             message: Vec::new(),
             compressed: Vec::new(),
             snappy: snap::raw::Encoder::new(),
-            scratch: Vec::new(),
+            labels: EncodedLabels::default(),
         }
     }
 
     /// Writes a piece as one request.
     pub(super) fn encode(&mut self, version: Version, piece: &Piece, symbols: &Symbols) -> Encoded {
         self.body.clear();
+        self.labels.clear();
         let view = symbols.view();
         match version {
             Version::V1 => piece.groups.iter().for_each(|group| self.group_v1(&view, group)),
@@ -140,22 +190,20 @@ impl RequestEncoder {
         let blocks: Vec<&ResolvedBlock> = group.parts.iter().map(super::piece::Part::block).collect();
         for index in group.first as usize..(group.first + group.len) as usize {
             let series = &group.set.series[index];
-            let mut labels_len = 0;
-            for (name, value) in &series.labels {
-                let label = label_len(view, *name, *value);
-                labels_len += 1 + varint_len(label) + label;
-            }
+            self.labels.set(&series.labels, |out, name, value| {
+                let (name, value) = (view.encoded(name), view.encoded(value));
+                out.push(V1_LABELS);
+                put_varint(out, (2 + name.len() + value.len()) as u64);
+                out.push(V1_NAME);
+                out.extend_from_slice(name);
+                out.push(V1_VALUE);
+                out.extend_from_slice(value);
+            });
+            let labels = &self.labels.bytes;
             let samples_len: usize = blocks.iter().map(|block| 2 + sample_len(block, index)).sum();
             self.body.push(V1_TIMESERIES);
-            put_varint(&mut self.body, (labels_len + samples_len) as u64);
-            for (name, value) in &series.labels {
-                self.body.push(V1_LABELS);
-                put_varint(&mut self.body, label_len(view, *name, *value) as u64);
-                self.body.push(V1_NAME);
-                self.body.extend_from_slice(view.encoded(*name));
-                self.body.push(V1_VALUE);
-                self.body.extend_from_slice(view.encoded(*value));
-            }
+            put_varint(&mut self.body, (labels.len() + samples_len) as u64);
+            self.body.extend_from_slice(labels);
             for block in &blocks {
                 put_sample(&mut self.body, block, index);
             }
@@ -166,41 +214,39 @@ impl RequestEncoder {
         let blocks: Vec<&ResolvedBlock> = group.parts.iter().map(super::piece::Part::block).collect();
         for index in group.first as usize..(group.first + group.len) as usize {
             let series: &ResolvedSeries = &group.set.series[index];
-            self.scratch.clear();
-            for (name, value) in &series.labels {
-                put_varint(&mut self.scratch, u64::from(self.table.place(view, *name)));
-                put_varint(&mut self.scratch, u64::from(self.table.place(view, *value)));
-            }
-            let refs_len = self.scratch.len();
+            let table = &mut self.table;
+            self.labels.set(&series.labels, |out, name, value| {
+                put_varint(out, u64::from(table.place(view, name)));
+                put_varint(out, u64::from(table.place(view, value)));
+            });
+            let refs = &self.labels.bytes;
+            // At most 13 bytes.
+            let mut metadata = [0; 16];
+            let mut metadata_len = 0;
             let kind = metric_type(series.family.kind);
-            let help = self.table.place(view, series.help());
-            let unit = self.table.place(view, series.unit());
+            let help = table.place(view, series.help());
+            let unit = table.place(view, series.unit());
             for (tag, value) in [(V2_TYPE, kind), (V2_HELP_REF, help), (V2_UNIT_REF, unit)] {
                 if value != 0 {
-                    self.scratch.push(tag);
-                    put_varint(&mut self.scratch, u64::from(value));
+                    metadata[metadata_len] = tag;
+                    metadata_len = put_ref(&mut metadata, metadata_len + 1, value);
                 }
             }
-            let metadata_len = self.scratch.len() - refs_len;
+            let metadata = &metadata[..metadata_len];
             let samples_len: usize = blocks.iter().map(|block| 2 + sample_len(block, index)).sum();
-            let length = 1 + varint_len(refs_len) + refs_len + samples_len + 2 + metadata_len;
+            let length = 1 + varint_len(refs.len()) + refs.len() + samples_len + 2 + metadata_len;
             self.body.push(V2_TIMESERIES);
             put_varint(&mut self.body, length as u64);
             self.body.push(V2_LABELS_REFS);
-            put_varint(&mut self.body, refs_len as u64);
-            self.body.extend_from_slice(&self.scratch[..refs_len]);
+            put_varint(&mut self.body, refs.len() as u64);
+            self.body.extend_from_slice(refs);
             for block in &blocks {
                 put_sample(&mut self.body, block, index);
             }
-            // At most 13 bytes: its length takes one.
             self.body.extend_from_slice(&[V2_METADATA, metadata_len as u8]);
-            self.body.extend_from_slice(&self.scratch[refs_len..]);
+            self.body.extend_from_slice(metadata);
         }
     }
-}
-
-fn label_len(view: &SymbolView<'_>, name: Symbol, value: Symbol) -> usize {
-    2 + view.encoded(name).len() + view.encoded(value).len()
 }
 
 fn varint_len(value: usize) -> usize {
@@ -217,18 +263,43 @@ fn sample_len(block: &ResolvedBlock, index: usize) -> usize {
     value + stamp
 }
 
+/// One sample; the usual one, with a value and a time of today, in a single copy of 18 bytes.
+#[inline]
 fn put_sample(out: &mut Vec<u8>, block: &ResolvedBlock, index: usize) {
-    out.extend_from_slice(&[SAMPLES, sample_len(block, index) as u8]);
+    let length = sample_len(block, index);
+    let mut sample = [0; 24];
+    sample[..2].copy_from_slice(&[SAMPLES, length as u8]);
+    let mut at = 2;
     let value = block.values[index].to_bits();
     if value != 0 {
-        out.push(SAMPLE_VALUE);
-        out.extend_from_slice(&value.to_le_bytes());
+        sample[at] = SAMPLE_VALUE;
+        sample[at + 1..at + 9].copy_from_slice(&value.to_le_bytes());
+        at += 9;
     }
-    let stamp = block.stamp_ms(index);
+    let mut stamp = block.stamp_ms(index) as u64;
     if stamp != 0 {
-        out.push(SAMPLE_TIMESTAMP);
-        put_varint(out, stamp as u64);
+        sample[at] = SAMPLE_TIMESTAMP;
+        at += 1;
+        while stamp >= 0x80 {
+            sample[at] = stamp as u8 | 0x80;
+            stamp >>= 7;
+            at += 1;
+        }
+        sample[at] = stamp as u8;
     }
+    out.extend_from_slice(&sample[..2 + length]);
+}
+
+/// Puts a varint at a place and gives the place behind it.
+#[inline]
+fn put_ref(out: &mut [u8; 16], mut at: usize, mut value: u32) -> usize {
+    while value >= 0x80 {
+        out[at] = value as u8 | 0x80;
+        value >>= 7;
+        at += 1;
+    }
+    out[at] = value as u8;
+    at + 1
 }
 
 /// The number of a type in `Metadata.MetricType`.

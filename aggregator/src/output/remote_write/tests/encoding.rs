@@ -4,11 +4,13 @@ use super::super::Version;
 use super::super::batch::BatchKey;
 use super::super::encode::RequestEncoder;
 use super::super::piece::{Part, Piece, PieceBuilder};
-use super::model::{V2Request, decode};
+use super::model::{V2Request, decode, spell};
 use super::{block, named, series};
 use crate::session::{ResolvedBlock, ResolvedSet};
 use crate::symbols::Symbols;
 use prost::Message as _;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use std::sync::Arc;
 
 fn piece(blocks: Vec<ResolvedBlock>) -> Piece {
@@ -137,4 +139,31 @@ fn splitting_keeps_every_sample_and_each_series_order() {
     expected.sort();
     found.sort();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn labels_in_common_with_the_series_before_are_written_as_if_alone() {
+    let seed = std::env::var("PEGEL_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    eprintln!("PEGEL_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let symbols = Arc::new(Symbols::new());
+    for _ in 0..50 {
+        let mut texts = Vec::new();
+        let members: Vec<_> = (0..30)
+            .map(|_| {
+                let labels: Vec<(&str, &str)> = ["__name__", "a", "b", "c", "d", "e"]
+                    .into_iter()
+                    .filter(|_| random.random_bool(0.7))
+                    .zip(["1", "22", "1", "22", "1", "333"])
+                    .collect();
+                texts.push(spell(labels.iter().copied()));
+                series(&symbols, &labels)
+            })
+            .collect();
+        let piece = piece(vec![block(&Arc::new(ResolvedSet::new(members, 1)), 1_000)]);
+        for version in [Version::V1, Version::V2] {
+            let read = decode(version, &RequestEncoder::new().encode(version, &piece, &symbols).body);
+            assert_eq!(read.into_iter().map(|(labels, _)| labels).collect::<Vec<_>>(), texts);
+        }
+    }
 }
