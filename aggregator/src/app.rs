@@ -3,12 +3,12 @@
 use crate::cli::Launch;
 use crate::config::{OutputSettings, Settings, StatusSettings, load_settings};
 use crate::fanout::{Output, Tap};
-use crate::fleet::{Fleet, RejectLog, follow_sessions};
+use crate::fleet::follow_sessions;
 use crate::node_up::NodeUp;
 use crate::output::recent::Recent;
 use crate::output::remote_write::RemoteWrite;
 use crate::receiver::{Context as ReceiverContext, Outputs, Receiver, SessionTable};
-use crate::status::Status;
+use crate::status::{ReceiverFleet, RejectLog, Status};
 use crate::symbols::Symbols;
 use anyhow::Context as _;
 use pegel_proto::wire::ALPN;
@@ -118,7 +118,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         servers.spawn(admin.serve(last.clone()));
     }
     if settings.status.enabled {
-        let fleet = Arc::new(Fleet { sessions, rejects, outputs: outputs_watch });
+        let fleet = Arc::new(ReceiverFleet { sessions, rejects, outputs: outputs_watch });
         let mut page = settings.status.clone();
         page.status.agent_address = addresses.first().map(ToString::to_string).unwrap_or_default();
         let status = Status::new(page.status.clone(), fleet, recent, &registry);

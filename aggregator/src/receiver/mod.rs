@@ -14,7 +14,7 @@
 //! the agent.
 
 use crate::fanout::{Output, Tap};
-use crate::fleet::RejectLog;
+use crate::status::RejectLog;
 use crate::symbols::Symbols;
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::tls::ReceiverTls;

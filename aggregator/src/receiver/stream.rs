@@ -291,7 +291,7 @@ impl Stream {
         let context = &self.shared.context;
         if !acked.rejections.is_empty() {
             let (now_ms, output) = ((context.wall_clock_ms)(), self.output.announcement().name);
-            context.rejects.note(now_ms, &self.info, output.as_str(), &acked.rejections);
+            context.rejects.note(&self.info.identity, output.as_str(), &acked.rejections, now_ms);
         }
         let mut bytes = Vec::new();
         for frame in self.acks.write(acked) {

@@ -14,6 +14,7 @@ mod federate;
 pub mod findings;
 pub mod fleet;
 mod page;
+mod receiver_fleet;
 #[cfg(test)]
 mod tests;
 pub mod words;
@@ -24,6 +25,7 @@ pub use api::{
 };
 pub use board::FleetRow;
 pub use fleet::{AgentStatus, Books, FleetView, OutputStatus, Reject};
+pub use receiver_fleet::{ReceiverFleet, RejectLog};
 
 use crate::output::recent::Recent;
 use axum::extract::{Request, State};

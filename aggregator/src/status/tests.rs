@@ -5,7 +5,7 @@ use super::*;
 use crate::output::recent::tests::{Bed, HOST, START_MS, host_values, identity};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
-use pegel_proto::batch::AgentEpoch;
+use pegel_proto::batch::{AgentEpoch, BatchSeq, RejectReason, Rejection};
 use pegel_proto::wire;
 use pegel_runtime::http_client::{ClientTls, HttpClient, http_client};
 use serde_json::Value;
@@ -342,4 +342,25 @@ async fn the_page_is_guarded_and_cached() {
     {
         assert_eq!(is_local_host(host), local, "{host}");
     }
+}
+
+#[test]
+fn the_list_of_refusals_is_bounded_and_begins_with_the_newest() {
+    let log = RejectLog::default();
+    let rejection = |seq| Rejection {
+        seq: BatchSeq(seq),
+        reason: RejectReason::TooOld,
+        message: "too old".into(),
+        records: vec![(0, 3), (9, 1)],
+    };
+    for seq in 1..=300 {
+        log.note(&identity("n"), "main", &[rejection(seq)], START_MS);
+    }
+    let fleet = ReceiverFleet {
+        sessions: Arc::default(),
+        outputs: tokio::sync::watch::channel(Arc::new(Vec::new())).1,
+        rejects: Arc::new(log),
+    };
+    let rejects = fleet.rejects();
+    assert_eq!((rejects.len(), rejects[0].seq, rejects[0].count), (200, 300, 4));
 }
