@@ -138,7 +138,8 @@ impl Model {
                 Ok(None) => break,
                 // Faults end by themselves.
                 Err(_) => {
-                    reader = CheckingReader::new(read.last_key_value().map_or(from, |(last, _)| last + 1))
+                    let on = read.last_key_value().map_or(from, |(last, _)| last + 1);
+                    reader = CheckingReader::new(on);
                 }
             }
         }
