@@ -4,8 +4,8 @@
 //! One small append-only file. Each record is a line, `CRC32 JSON`, that holds the whole state, so the last intact
 //! line is the state and a torn tail costs nothing but itself. When the file has grown to [`COMPACT_BYTES`] a new one
 //! with one line takes its place by rename. Records reach the kernel as they are written, so a killed agent forgets
-//! nothing; they are fsynced with a compaction, at the end and every [`SYNC_EVERY`] records, so a power cut goes back
-//! by some seconds, which the books report as a bound.
+//! nothing; they are fsynced with a compaction, at the end and after [`SYNC_EVERY`], so a power cut goes back by some
+//! seconds.
 
 use crate::pipeline::books::{Books, DropReason};
 use crate::pipeline::effect::Memory;
@@ -16,13 +16,15 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The file's name in the state directory.
 pub const FILE_NAME: &str = "positions";
-/// At some 400 bytes a record, one a second: compacted about once an hour.
+/// At some 400 bytes a record, one a batch and one a second: compacted every twenty minutes where the host is read
+/// each second.
 const COMPACT_BYTES: u64 = 1 << 20;
-/// A record is written each second at most, so a power cut goes back by at most half a minute.
-const SYNC_EVERY: u32 = 30;
+/// A power cut goes back by at most half a minute.
+const SYNC_EVERY: Duration = Duration::from_secs(30);
 const FORMAT: u32 = 1;
 
 /// Why positions can't be read or written.
@@ -124,7 +126,7 @@ pub struct Positions {
     epoch: AgentEpoch,
     file: Option<File>,
     bytes: u64,
-    unsynced: u32,
+    synced_at: Instant,
 }
 
 /// What was found on opening.
@@ -170,7 +172,7 @@ impl Positions {
         }
         let epoch = record.as_ref().map_or(new_epoch, |r| AgentEpoch(r.epoch));
         let memory = record.as_ref().map(memory_of).unwrap_or_default();
-        let mut positions = Self { path, epoch, file: None, bytes: 0, unsynced: 0 };
+        let mut positions = Self { path, epoch, file: None, bytes: 0, synced_at: Instant::now() };
         positions.compact(&memory)?;
         Ok(Opened { positions, memory, warning })
     }
@@ -182,12 +184,14 @@ impl Positions {
 
     /// Appends the state. After a failure the next call writes a new file.
     pub fn remember(&mut self, memory: &Memory) -> Result<(), PositionsError> {
+        self.append(memory, self.synced_at.elapsed() >= SYNC_EVERY)
+    }
+
+    fn append(&mut self, memory: &Memory, sync: bool) -> Result<(), PositionsError> {
         let Some(file) = self.file.as_mut().filter(|_| self.bytes < COMPACT_BYTES) else {
             return self.compact(memory);
         };
         let line = line_of(self.epoch, memory);
-        self.unsynced += 1;
-        let sync = self.unsynced >= SYNC_EVERY;
         let result = file.write_all(&line).and_then(|()| if sync { file.sync_data() } else { Ok(()) });
         if let Err(error) = result {
             self.file = None;
@@ -195,15 +199,14 @@ impl Positions {
         }
         self.bytes += line.len() as u64;
         if sync {
-            self.unsynced = 0;
+            self.synced_at = Instant::now();
         }
         Ok(())
     }
 
     /// Appends the state and sees it onto the disk.
     pub fn remember_durably(&mut self, memory: &Memory) -> Result<(), PositionsError> {
-        self.unsynced = SYNC_EVERY;
-        self.remember(memory)
+        self.append(memory, true)
     }
 
     /// Writes a new file with one record and puts it in the old one's place.
@@ -220,7 +223,7 @@ impl Positions {
         self.file =
             Some(OpenOptions::new().append(true).open(&self.path).map_err(io_error("open", &self.path))?);
         self.bytes = line.len() as u64;
-        self.unsynced = 0;
+        self.synced_at = Instant::now();
         Ok(())
     }
 }
@@ -328,7 +331,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut positions = Positions::open(dir.path(), AgentEpoch(7)).unwrap().positions;
         for n in 1..=6_000 {
-            positions.unsynced = 0;
             positions.remember(&memory(n)).unwrap();
         }
         assert!(fs::metadata(dir.path().join(FILE_NAME)).unwrap().len() < COMPACT_BYTES + 1_000);
