@@ -25,6 +25,9 @@ pub const FILE_NAME: &str = "positions";
 const COMPACT_BYTES: u64 = 1 << 20;
 /// A power cut goes back by at most half a minute.
 const SYNC_EVERY: Duration = Duration::from_secs(30);
+/// Given back to a full disk for the record that says what the full disk has cost. Several of the largest blocks that
+/// file systems use.
+const RESERVE_BYTES: usize = 64 << 10;
 const FORMAT: u32 = 1;
 
 /// Why positions can't be read or written.
@@ -138,6 +141,8 @@ pub struct Opened {
     pub memory: Memory,
     /// What a person should know: a damaged file that was set aside.
     pub warning: Option<String>,
+    /// Why nothing can be written for now (a full or read-only disk); writing is tried again with each record.
+    pub unwritable: Option<PositionsError>,
 }
 
 impl Positions {
@@ -173,8 +178,9 @@ impl Positions {
         let epoch = record.as_ref().map_or(new_epoch, |r| AgentEpoch(r.epoch));
         let memory = record.as_ref().map(memory_of).unwrap_or_default();
         let mut positions = Self { path, epoch, file: None, bytes: 0, synced_at: Instant::now() };
-        positions.compact(&memory)?;
-        Ok(Opened { positions, memory, warning })
+        // What is known is worth more than a place to write it to.
+        let unwritable = positions.compact(&memory).err();
+        Ok(Opened { positions, memory, warning, unwritable })
     }
 
     /// The agent's epoch.
@@ -209,8 +215,25 @@ impl Positions {
         self.append(memory, true)
     }
 
-    /// Writes a new file with one record and puts it in the old one's place.
+    /// Writes a new file with one record and puts it in the old one's place; on a full disk with the reserve's help.
     fn compact(&mut self, memory: &Memory) -> Result<(), PositionsError> {
+        let reserve = self.path.with_extension("reserve");
+        let mut result = self.write_anew(memory);
+        if matches!(&result, Err(PositionsError::Io { reason, .. }) if reason.kind() == io::ErrorKind::StorageFull)
+            && fs::remove_file(&reserve).is_ok()
+        {
+            result = self.write_anew(memory);
+        }
+        if result.is_ok() && !reserve.exists() && fs::write(&reserve, vec![1; RESERVE_BYTES]).is_err() {
+            // A part of it would only take what is left. Until there is room the file must not grow either: each
+            // record takes the place of the one before.
+            let _ = fs::remove_file(&reserve);
+            self.bytes = COMPACT_BYTES;
+        }
+        result
+    }
+
+    fn write_anew(&mut self, memory: &Memory) -> Result<(), PositionsError> {
         self.file = None;
         let fresh = self.path.with_extension("new");
         let line = line_of(self.epoch, memory);

@@ -203,6 +203,8 @@ impl Driver {
 
     fn event(&mut self, event: UplinkEvent) {
         let now_ms = self.now_ms();
+        // An acknowledgement that leaves nothing to do changes the books all the same.
+        self.dirty = true;
         let mut effects = Vec::new();
         match event {
             UplinkEvent::Up { attempt, outputs, .. } => {
@@ -255,6 +257,7 @@ impl Driver {
 
     async fn finished(&mut self, done: Done) {
         self.spool_moved |= !matches!(done, Done::Listed(_));
+        self.dirty |= !matches!(done, Done::Listed(_));
         let now_ms = self.now_ms();
         let mut effects = Vec::new();
         match done {
@@ -374,8 +377,11 @@ impl Driver {
         self.remember_at = Instant::now() + REMEMBER_EVERY;
         self.dirty = false;
         let memory = self.core.memory();
-        let trouble = self.parts.positions.as_mut().and_then(|positions| positions.remember(&memory).err());
-        self.publish(trouble.map(|error| error.to_string()));
+        let trouble = match self.parts.positions.as_mut() {
+            Some(positions) => positions.remember(&memory).err().map(|error| error.to_string()),
+            None => Some("the state directory could not be used at the start".to_owned()),
+        };
+        self.publish(trouble);
         self.list_spool();
     }
 

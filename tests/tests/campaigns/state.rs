@@ -82,6 +82,10 @@ async fn a_full_disk_drops_what_is_counted_and_recovers() {
     agent.end().await;
     let before = exporter.scrapes();
     agent.start().await;
+    assert!(
+        agent.books().await.is_some_and(|books| books.dropped() > 0),
+        "what was dropped is known after a start"
+    );
     scraped_more(&exporter, 10).await;
     std::fs::remove_file(&filler).expect("the filler");
     scraped_more(&exporter, 10).await;
