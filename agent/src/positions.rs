@@ -361,6 +361,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_outlives_a_place_that_takes_no_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        Positions::open(dir.path(), AgentEpoch(7)).unwrap().positions.remember(&memory(3)).unwrap();
+        // Root writes where it may not: a directory in the way of the new file fails for everybody.
+        let in_the_way = dir.path().join(FILE_NAME).with_extension("new");
+        fs::create_dir(&in_the_way).unwrap();
+        let mut opened = Positions::open(dir.path(), AgentEpoch(9)).unwrap();
+        assert_eq!((opened.positions.epoch(), &opened.memory), (AgentEpoch(7), &memory(3)));
+        assert!(opened.unwritable.is_some() && opened.positions.remember(&memory(4)).is_err());
+        fs::remove_dir(&in_the_way).unwrap();
+        opened.positions.remember(&memory(5)).unwrap();
+        assert_eq!(Positions::open(dir.path(), AgentEpoch(9)).unwrap().memory, memory(5));
+    }
+
+    #[test]
     fn a_newer_format_is_refused_with_words() {
         let dir = tempfile::tempdir().unwrap();
         let json = r#"{"format":2,"epoch":1,"next_seq":1,"cursors":{}}"#;
