@@ -21,8 +21,9 @@ pub(super) struct Candidate {
 impl Aggregator {
     /// Reads `host`, `host:port`, `v4:port`, `v6` or `[v6]:port`.
     pub(super) fn parse(text: &str) -> Self {
-        if text.parse::<Ipv6Addr>().is_ok() {
-            return Self { host: text.to_owned(), port: DEFAULT_PORT };
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+        if bare.parse::<Ipv6Addr>().is_ok() {
+            return Self { host: bare.to_owned(), port: DEFAULT_PORT };
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => (host, port.parse().unwrap_or(DEFAULT_PORT)),
