@@ -64,8 +64,12 @@ impl Site {
     }
 
     pub fn receiver_tls(&self) -> Arc<ReceiverTls> {
+        self.receiver_tls_for(HOUR)
+    }
+
+    pub fn receiver_tls_for(&self, lifetime: Duration) -> Arc<ReceiverTls> {
         let names = AggregatorNames { name: NodeId::parse("agg").unwrap(), dns: vec![], addresses: vec![] };
-        let own = self.ca.issue_aggregator(&names, HOUR, Existing::Replace).unwrap();
+        let own = self.ca.issue_aggregator(&names, lifetime, Existing::Replace).unwrap();
         ReceiverTls::load(self.files(&own), wire::ALPN, None).unwrap()
     }
 }
@@ -197,10 +201,17 @@ impl Aggregator {
         taken: Arc<Mutex<BTreeMap<u64, Vec<u64>>>>,
         adjust: impl FnOnce(&mut receiver::Settings),
     ) -> Self {
+        Self::start_as(site.receiver_tls(), taken, adjust)
+    }
+
+    pub fn start_as(
+        tls: Arc<ReceiverTls>,
+        taken: Arc<Mutex<BTreeMap<u64, Vec<u64>>>>,
+        adjust: impl FnOnce(&mut receiver::Settings),
+    ) -> Self {
         let output = Memory::new(taken);
         let (outputs, outputs_watch) = watch::channel(Arc::new(vec![output.clone() as Arc<dyn Output>]));
         let sessions = Arc::new(SessionTable::new());
-        let tls = site.receiver_tls();
         let registry = Registry::new();
         let mut settings = receiver::Settings {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
