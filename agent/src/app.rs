@@ -1,14 +1,43 @@
-//! The wiring of the agent: telemetry, admin, signals, reload. (The parts that collect and send are put in here.)
+//! The wiring of the agent: the one place that makes the parts and knows in what order they begin and end.
 
 use crate::cli::{Launch, RejectsArgs};
 use crate::config::{Purpose, Settings, load_settings};
+use crate::intake::{DEFAULT_INTAKE_BYTES, Intake, intake};
+use crate::pipeline::driver::{Driver, Parts, restore};
+use crate::pipeline::effect::Memory;
+use crate::positions::Positions;
+use crate::rejects::{self, Rejects, replay_blocks};
+use crate::source::SourceContext;
+use crate::source::clock::{SampleClock, system_wall_ms};
+use crate::source::host::{HostSource, KernelSystem, Paths, System, machine_summary};
+use crate::source::render;
+use crate::source::scrape::{ScrapeSource, scrape_once};
+use crate::spool::thread::{Settings as SpoolThreadSettings, SpoolThread};
+use crate::spool::{codec::RecordCodec, inspect};
+use crate::status::StatusSource;
+use crate::uplink;
 use anyhow::Context as _;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use parking_lot::Mutex;
+use pegel_proto::batch::AgentEpoch;
+use pegel_proto::caps::{MAX_BATCH_SAMPLES, MAX_STREAM_SERIES};
+use pegel_proto::codec::DecoderLimits;
 use pegel_runtime::admin::Admin;
 use pegel_runtime::exit::{Reloader, cancel_on_signals};
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::telemetry::Telemetry;
+use pegel_runtime::tls::{Reload as _, UplinkTls};
+use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// A file that holds milliseconds by which the wall clock seems shifted: for the end-to-end tests of clock steps.
+const CLOCK_SHIFT_VARIABLE: &str = "PEGEL_TEST_CLOCK_SHIFT_FILE";
+/// How long sources may take to end.
+const SOURCES_END: Duration = Duration::from_secs(2);
 
 /// Runs the agent to its end.
 pub fn run(launch: Launch) -> anyhow::Result<()> {
@@ -16,8 +45,12 @@ pub fn run(launch: Launch) -> anyhow::Result<()> {
     for warning in &launch.loaded.warnings {
         tracing::warn!("{warning}");
     }
+    // One thread: the agent's work is small, and a second worker's stack and allocator arena are not.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(launch, telemetry))
+    let result = runtime.block_on(serve(launch, telemetry));
+    // A collector that hangs in the kernel must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
@@ -26,38 +59,281 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     let registry = Registry::new();
     let shutdown = CancellationToken::new();
     cancel_on_signals(shutdown.clone()).context("cannot listen for signals")?;
-    let levels = telemetry.clone();
+
+    let tls = UplinkTls::load(settings.uplink.tls.clone(), pegel_proto::wire::ALPN)
+        .context("cannot use the agent's certificates")?;
+    let delivery = Delivery::start(&settings, &tls, &registry).await?;
+
+    let sources_shutdown = CancellationToken::new();
+    let context = source_context(&settings, delivery.intake.clone(), &registry, sources_shutdown.clone());
+    let clock = context.clock.clone();
+    let host = settings.host.clone().map(|host| {
+        let system: Arc<dyn System> = Arc::new(KernelSystem::new());
+        let source = HostSource::new(host, &context.external_labels, &system);
+        tokio::spawn(source.run(context.clone()))
+    });
+    let scrape = Arc::new(ScrapeSource::start(settings.scrape.clone(), context));
+
+    let status = StatusSource {
+        epoch: delivery.epoch,
+        delivery: delivery.snapshot.clone(),
+        uplink: delivery.uplink.clone(),
+        scrape: scrape.clone(),
+        clock,
+    };
+    status.export(&registry);
+    status.clock.expose(&registry);
+
+    let (levels, targets, certificates) = (telemetry.clone(), scrape.clone(), tls.clone());
     let reloader = Reloader::new(
         move || load_settings(&input, Purpose::Run),
         move |settings: Settings| {
+            certificates.reload().map_err(|e| e.to_string())?;
             levels.set_level(&settings.log.level);
-            Ok("the log level is in force".to_owned())
+            targets.apply(settings.scrape);
+            Ok("certificates, scrape targets and log level are in force; other keys need a restart"
+                .to_owned())
         },
         &registry,
     );
     reloader.on_hangup(shutdown.clone()).context("cannot listen for SIGHUP")?;
-    tokio::spawn(async move { telemetry.tell_of_repeats_forever().await });
-    if settings.admin.enabled {
-        let admin =
-            Admin::new(settings.admin.clone(), registry.clone()).reload(reloader.as_fn()).bind().await?;
-        admin.serve(shutdown).await;
+    let repeats = telemetry.clone();
+    tokio::spawn(async move { repeats.tell_of_repeats_forever().await });
+
+    let admin_shutdown = CancellationToken::new();
+    let admin_task = if settings.admin.enabled {
+        let routes = routes(status, delivery.rejects.clone(), delivery.intake.clone());
+        let ready = delivery.snapshot.clone();
+        let admin = Admin::new(settings.admin.clone(), registry.clone())
+            .reload(reloader.as_fn())
+            .check("spool", move || {
+                let trouble = ready.borrow().spool_trouble.clone();
+                async move { trouble.map_or(Ok("answers".to_owned()), Err) }
+            })
+            .route(routes)
+            .bind()
+            .await?;
+        Some(tokio::spawn(admin.serve(admin_shutdown.clone())))
     } else {
-        shutdown.cancelled().await;
+        None
+    };
+
+    shutdown.cancelled().await;
+    tracing::info!("ending: sources stop, what is collected is sent or stored");
+    sources_shutdown.cancel();
+    let sources_end = async {
+        scrape.stopped().await;
+        if let Some(host) = host {
+            let _ = host.await;
+        }
+    };
+    if tokio::time::timeout(SOURCES_END, sources_end).await.is_err() {
+        tracing::warn!("a source did not end in time; it is left behind");
+    }
+    delivery.end().await;
+    admin_shutdown.cancel();
+    if let Some(task) = admin_task {
+        let _ = task.await;
     }
     Ok(())
 }
 
+/// The running parts of delivery.
+struct Delivery {
+    epoch: AgentEpoch,
+    intake: Intake,
+    snapshot: tokio::sync::watch::Receiver<crate::pipeline::driver::Snapshot>,
+    uplink: uplink::UplinkHandle,
+    rejects: Arc<Mutex<Rejects>>,
+    driver: tokio::task::JoinHandle<()>,
+    driver_shutdown: CancellationToken,
+    uplink_task: tokio::task::JoinHandle<()>,
+    uplink_shutdown: CancellationToken,
+}
+
+impl Delivery {
+    async fn start(settings: &Settings, tls: &Arc<UplinkTls>, registry: &Registry) -> anyhow::Result<Self> {
+        let (positions, memory, epoch) = open_positions(&settings.state_dir);
+        let limits = DecoderLimits { max_series: MAX_STREAM_SERIES, max_samples: MAX_BATCH_SAMPLES };
+        let spool_settings = SpoolThreadSettings::new(settings.buffer.spool.clone());
+        let spool = SpoolThread::start(&spool_settings, RecordCodec::metrics(limits), registry)
+            .context("cannot start the spool's thread")?;
+        let spool = Arc::new(spool);
+        let core = restore(settings.buffer.delivery.clone(), memory, &spool).await;
+        let (intake, intake_receiver) = intake(DEFAULT_INTAKE_BYTES, registry);
+        let summary = machine_summary(
+            &settings.host.as_ref().map_or_else(Paths::default, |host| host.paths.clone()),
+            &KernelSystem::new(),
+        );
+        let wall_clock_ms: Arc<dyn Fn() -> i64 + Send + Sync> = Arc::new(system_wall_ms);
+        let (uplink, events, uplink_run) = uplink::uplink(uplink::Context {
+            settings: settings.uplink.uplink.clone(),
+            tls: tls.clone(),
+            epoch,
+            hostname: summary.hostname,
+            registry: registry.clone(),
+            wall_clock_ms: wall_clock_ms.clone(),
+        });
+        let rejects_dir = settings.state_dir.join("rejects");
+        let rejects =
+            Arc::new(Mutex::new(Rejects::new(rejects_dir, settings.buffer.rejects_bytes, registry)));
+        let (driver, snapshot) = Driver::new(
+            core,
+            Parts {
+                intake: intake_receiver,
+                uplink: uplink.clone(),
+                events,
+                spool,
+                positions,
+                rejects: rejects.clone(),
+                wall_clock_ms,
+                shutdown_timeout: settings.shutdown_timeout,
+            },
+        );
+        let (driver_shutdown, uplink_shutdown) = (CancellationToken::new(), CancellationToken::new());
+        Ok(Self {
+            epoch,
+            intake,
+            snapshot,
+            uplink,
+            rejects,
+            driver: tokio::spawn(driver.run(driver_shutdown.clone())),
+            driver_shutdown,
+            uplink_task: tokio::spawn(uplink_run.run(uplink_shutdown.clone())),
+            uplink_shutdown,
+        })
+    }
+
+    async fn end(self) {
+        self.driver_shutdown.cancel();
+        let _ = self.driver.await;
+        self.uplink_shutdown.cancel();
+        let _ = self.uplink_task.await;
+    }
+}
+
+/// Opens the positions. Where that fails the agent runs all the same, as a new epoch: its numbers begin beyond any
+/// that an earlier life used, so that nothing on a disk that comes back is taken for its own.
+fn open_positions(state_dir: &Path) -> (Option<Positions>, Memory, AgentEpoch) {
+    let fresh = AgentEpoch(rand::random());
+    match Positions::open(state_dir, fresh) {
+        Ok(opened) => {
+            if let Some(warning) = opened.warning {
+                tracing::error!("{warning}");
+            }
+            let epoch = opened.positions.epoch();
+            (Some(opened.positions), opened.memory, epoch)
+        }
+        Err(error) => {
+            tracing::error!(
+                %error,
+                "positions can't be used: the agent runs, but a restart forgets what was not delivered; \
+                 make the state directory writable and restart"
+            );
+            let memory = Memory { next_seq: system_wall_ms().max(1) as u64 * 16, ..Memory::default() };
+            (None, memory, fresh)
+        }
+    }
+}
+
+fn source_context(
+    settings: &Settings,
+    intake: Intake,
+    registry: &Registry,
+    shutdown: CancellationToken,
+) -> SourceContext {
+    let clock = match std::env::var_os(CLOCK_SHIFT_VARIABLE) {
+        Some(file) => SampleClock::shifted_by_file(file.into()),
+        None => SampleClock::default(),
+    };
+    SourceContext {
+        intake,
+        clock,
+        registry: registry.clone(),
+        external_labels: settings.external_labels.clone(),
+        shutdown,
+    }
+}
+
+fn routes(status: StatusSource, rejects: Arc<Mutex<Rejects>>, intake: Intake) -> axum::Router {
+    axum::Router::new().route("/api/v1/status", get(move || async move { axum::Json(status.json()) })).route(
+        "/api/v1/rejects/replay",
+        post(move || async move {
+            let taken = rejects.lock().take();
+            match taken {
+                Ok(kept) => {
+                    let blocks = replay_blocks(&kept);
+                    let samples: usize = blocks.iter().map(|b| b.values.len()).sum();
+                    intake.offer(blocks);
+                    Ok(axum::Json(serde_json::json!({ "samples": samples })))
+                }
+                Err(error) => {
+                    let words = format!("cannot take the kept rejects: {error}\n");
+                    Err((StatusCode::INTERNAL_SERVER_ERROR, words))
+                }
+            }
+        }),
+    )
+}
+
 /// Collects once and gives the text format.
-pub fn once(_settings: Settings) -> anyhow::Result<String> {
-    anyhow::bail!("no source is wired in yet")
+pub fn once(settings: Settings) -> anyhow::Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let registry = Registry::new();
+        let (intake, _receiver) = intake(DEFAULT_INTAKE_BYTES, &registry);
+        let context = source_context(&settings, intake, &registry, CancellationToken::new());
+        let mut blocks = Vec::new();
+        if let Some(host) = settings.host {
+            let system: Arc<dyn System> = Arc::new(KernelSystem::new());
+            let at_ms = context.clock.now_ms();
+            blocks = HostSource::new(host, &context.external_labels, &system).collect(at_ms).await;
+        }
+        let (scrapes, problems) = scrape_once(&settings.scrape, &context).await;
+        for problem in problems {
+            eprintln!("{problem}");
+        }
+        blocks.extend(scrapes.into_iter().flat_map(|scrape| scrape.blocks));
+        Ok(render::text(&blocks, render::WhichLabels::Full))
+    })
 }
 
 /// Describes the buffer in a state directory.
-pub fn inspect_buffer(state_dir: &Path, _json: bool) -> anyhow::Result<String> {
-    anyhow::bail!("cannot look into `{}`: no spool is wired in yet", state_dir.display())
+pub fn inspect_buffer(state_dir: &Path, json: bool) -> anyhow::Result<String> {
+    let dir = state_dir.join("spool");
+    let listing = inspect::list(&dir).with_context(|| format!("cannot look into `{}`", dir.display()))?;
+    if json {
+        return Ok(format!("{:#}\n", crate::status::listing_json(&listing)));
+    }
+    Ok(crate::status::listing_table(&listing))
 }
 
 /// Lists or replays rejects in a state directory.
-pub fn rejects(state_dir: &Path, _args: &RejectsArgs) -> anyhow::Result<String> {
-    anyhow::bail!("cannot look into `{}`: no spool is wired in yet", state_dir.display())
+pub fn rejects(state_dir: &Path, args: &RejectsArgs) -> anyhow::Result<String> {
+    let dir = state_dir.join("rejects");
+    let kept = rejects::read(&dir).with_context(|| format!("cannot read `{}`", dir.display()))?;
+    let wanted = |output: &str| args.output.as_ref().is_none_or(|name| name == output);
+    let kept: Vec<_> = kept.into_iter().filter(|k| wanted(&k.output)).collect();
+    if args.state.json {
+        return Ok(format!("{}\n", serde_json::to_string_pretty(&kept)?));
+    }
+    let mut text = String::new();
+    for rejection in &kept {
+        let example = rejection.samples.first();
+        let name = example.and_then(|s| s.labels.get("__name__")).map_or("", String::as_str);
+        let _ = writeln!(
+            text,
+            "{} {} batch {}: {} samples refused as {} (first {name}): {}",
+            rejection.at_ms,
+            rejection.output,
+            rejection.seq,
+            rejection.samples.len(),
+            rejection.reason,
+            rejection.message
+        );
+    }
+    if kept.is_empty() {
+        text.push_str("nothing was refused, or it was replayed\n");
+    }
+    Ok(text)
 }

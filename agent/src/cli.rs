@@ -190,7 +190,8 @@ pub fn execute(cli: Cli, actions: &Actions) -> anyhow::Result<()> {
         Command::Rejects(args) => print(&(actions.rejects)(&args.state.directory()?, &args)?),
         Command::Generate { directory } => {
             let written = pegel_runtime::generate::generate::<Cli>(&directory)?;
-            print(&written.iter().map(|path| format!("{}\n", path.display())).collect::<String>())
+            let names: Vec<_> = written.iter().map(|path| path.display().to_string()).collect();
+            print(&(names.join("\n") + "\n"))
         }
     }
 }
@@ -235,7 +236,7 @@ mod tests {
         ]);
         let Command::Run(args) = cli.command else { panic!("not run") };
         let settings = load_settings(&args.input(), Purpose::Run).unwrap().settings;
-        assert_eq!(settings.uplink.addresses, ["a:1", "b:2", "c:3"]);
+        assert_eq!(settings.uplink.uplink.aggregators, ["a:1", "b:2", "c:3"]);
         assert_eq!(settings.admin.listen.port(), 0);
         assert_eq!(settings.log.format, pegel_runtime::telemetry::LogFormat::Logfmt);
     }

@@ -9,4 +9,5 @@ pub mod positions;
 pub mod rejects;
 pub mod source;
 pub mod spool;
+pub mod status;
 pub mod uplink;

@@ -38,9 +38,9 @@ pub struct ConfigArgs {
     /// The configuration file (YAML). Without one, flags and defaults have to do.
     #[arg(short, long, value_name = "FILE", env = "PEGEL_AGGREGATOR_CONFIG")]
     pub config: Option<String>,
-    /// The address that agents connect to; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<String>,
+    /// An address that agents connect to; port 0 takes a free one. Several with commas or by repeating the flag.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub listen: Vec<String>,
     /// A file to which the bound address is written.
     #[arg(long, value_name = "FILE")]
     pub listen_address_file: Option<String>,
@@ -77,7 +77,6 @@ impl ConfigArgs {
     /// What the configuration is read from.
     pub fn input(&self) -> Input {
         let single = [
-            ("--listen", "listen", &self.listen),
             ("--listen-address-file", "listen_address_file", &self.listen_address_file),
             ("--cert", "tls.cert_file", &self.cert),
             ("--key", "tls.key_file", &self.key),
@@ -89,10 +88,13 @@ impl ConfigArgs {
             ("--log-level", "log.level", &self.log_level),
             ("--log-format", "log.format", &self.log_format),
         ];
-        let flags = single
+        let mut flags: Vec<Flag> = single
             .into_iter()
             .filter_map(|(name, path, value)| Some(Flag::one(name, path, value.as_deref()?)))
             .collect();
+        if !self.listen.is_empty() {
+            flags.push(Flag::list("--listen", "listen", self.listen.clone()));
+        }
         Input::new(self.config.as_ref().map(PathBuf::from), flags)
     }
 }
@@ -119,7 +121,8 @@ pub fn execute(cli: Cli, run: fn(Launch) -> anyhow::Result<()>) -> anyhow::Resul
         }
         Command::Generate { directory } => {
             let written = pegel_runtime::generate::generate::<Cli>(&directory)?;
-            print(&written.iter().map(|path| format!("{}\n", path.display())).collect::<String>())
+            let names: Vec<_> = written.iter().map(|path| path.display().to_string()).collect();
+            print(&(names.join("\n") + "\n"))
         }
     }
 }
@@ -160,6 +163,6 @@ mod tests {
         ]);
         let Command::Validate(args) = cli.command else { panic!("not validate") };
         let settings = load_settings(&args.input()).unwrap().settings;
-        assert_eq!((settings.listen.port(), settings.status.listen.port()), (0, 0));
+        assert_eq!((settings.receiver.listen[0].port(), settings.status.listen.port()), (0, 0));
     }
 }

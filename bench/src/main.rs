@@ -1,5 +1,6 @@
 //! Benchmarks of pegel. Each prints one JSON object a line, beside what it is compared with.
 
+mod spool;
 mod wire;
 
 use clap::{Parser, Subcommand};
@@ -19,10 +20,13 @@ enum Bench {
         /// A recording of scrapes: JSON lines, zstd.
         file: PathBuf,
     },
+    /// Durable append and FIFO drain of the spool, beside a bare loop of write and fdatasync.
+    Spool(spool::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Wire { file } => wire::run(&file),
+        Bench::Spool(arguments) => spool::run(&arguments),
     }
 }

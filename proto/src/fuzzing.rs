@@ -73,6 +73,24 @@ pub fn codec_decode(bytes: &[u8]) {
     }
 }
 
+/// Inputs for [`codec_decode`] to begin from: valid frames without their checks, one input for each count of them.
+pub fn codec_decode_seeds() -> Vec<Vec<u8>> {
+    let script: Vec<u8> = (0..3_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 21) as u8).collect();
+    let mut from = Script { bytes: &script, at: 0 };
+    let (mut world, mut encoder) = (World::default(), Encoder::new());
+    let mut input = vec![1];
+    (0..8)
+        .map(|_| {
+            let mut frame = Vec::new();
+            encoder.encode(&[world.block(&mut from)], &mut frame);
+            frame.truncate(frame.len() - 4);
+            input.extend_from_slice(&(frame.len() as u16).to_le_bytes());
+            input.extend_from_slice(&frame);
+            input.clone()
+        })
+        .collect()
+}
+
 /// Arbitrary bytes as a scenario of blocks: what is encoded is decoded the same.
 pub fn codec_round_trip(bytes: &[u8]) {
     let mut from = Script { bytes, at: 0 };

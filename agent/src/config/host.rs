@@ -1,5 +1,6 @@
 //! `host`: the machine's own metrics.
 
+use crate::source::host::{CollectorKind, Filter, Paths, Pattern, Settings};
 use pegel_runtime::config::form::{FilePath, Period};
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
@@ -7,14 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How often the host is read: what most dashboards' rate windows (`[1m]`) are made for, four samples in each.
-pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
 /// The shortest interval of any source. At 100 ms the default collectors take about one percent of a core.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// How long one collector may hold up a scrape. A healthy one takes under a millisecond; a machine that swaps hard
-/// delays a thread by some hundred.
-pub const DEFAULT_COLLECTOR_TIMEOUT: Duration = Duration::from_secs(2);
-
 macro_rules! collector_names {
     ($($(#[$doc:meta])* $kind:ident $name:literal;)*) => {
         /// The collectors.
@@ -64,7 +59,7 @@ collector_names! {
     Vmstat "vmstat";
 }
 
-/// The raw form of `host`. Its defaults are node_exporter's.
+/// The machine's own metrics. The defaults are node_exporter's.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-renamed" = {"scrape_interval": "interval", "include": "collectors", "exclude": "without_collectors"}))]
@@ -79,6 +74,8 @@ pub struct RawHost {
     pub without_collectors: Vec<CollectorName>,
     /// The longest that one collector holds up a reading; at most half the interval is used.
     pub collector_timeout: Period,
+    /// The longest that one mount holds up the filesystem collector; at most half its time is used.
+    pub mount_timeout: Period,
     /// The label `job`.
     pub job: String,
     /// The label `instance`; without it the host's name.
@@ -89,6 +86,8 @@ pub struct RawHost {
     pub sysfs: FilePath,
     /// Where the host's root filesystem is mounted; mount points are reported without this prefix.
     pub rootfs: FilePath,
+    /// udev's database.
+    pub udev_data: FilePath,
     /// Network interfaces.
     pub network_devices: RawFilter,
     /// Block devices.
@@ -97,89 +96,72 @@ pub struct RawHost {
     pub mount_points: RawFilter,
     /// Filesystem types of the filesystem collector.
     pub filesystem_types: RawFilter,
+    /// Protocol counters of the netstat collector, as a regular expression for names such as `Tcp_InSegs`; without
+    /// it those that node_exporter takes.
+    pub netstat_fields: Option<String>,
+    /// Fields of the vmstat collector, as a regular expression; without it those that node_exporter takes.
+    pub vmstat_fields: Option<String>,
+    /// Whether `node_cpu_guest_seconds_total` is collected.
+    pub cpu_guest: bool,
+    /// Whether `node_softirqs_total` is collected.
+    pub softirqs: bool,
 }
 
-/// Names to take or to leave. Patterns are whole names in which `*` stands for anything. What is neither said here
-/// nor taken by `include` follows node_exporter's default.
+/// Names to take or to leave, as regular expressions that match anywhere in a name unless they say `^` or `$`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawFilter {
-    /// Only names that match one of these.
-    pub include: Vec<String>,
-    /// No names that match one of these, in place of node_exporter's default exclusion.
-    pub exclude: Option<Vec<String>>,
+    /// Only names that match; node_exporter's default `exclude` is then left out.
+    pub include: Option<String>,
+    /// No names that match; in place of node_exporter's default.
+    pub exclude: Option<String>,
 }
 
 impl Default for RawHost {
     fn default() -> Self {
+        let settings = Settings::default();
+        let path = |path: PathBuf| FilePath(path);
         Self {
             enabled: true,
-            interval: Period(DEFAULT_INTERVAL),
+            interval: Period(settings.interval),
             collectors: CollectorName::ALL.to_vec(),
             without_collectors: Vec::new(),
-            collector_timeout: Period(DEFAULT_COLLECTOR_TIMEOUT),
-            job: "node".to_owned(),
-            instance: None,
-            procfs: "/proc".into(),
-            sysfs: "/sys".into(),
-            rootfs: "/".into(),
+            collector_timeout: Period(settings.collector_timeout),
+            mount_timeout: Period(settings.mount_timeout),
+            job: settings.job,
+            instance: settings.instance,
+            procfs: path(settings.paths.procfs),
+            sysfs: path(settings.paths.sysfs),
+            rootfs: path(settings.paths.rootfs),
+            udev_data: path(settings.paths.udev_data),
             network_devices: RawFilter::default(),
             disk_devices: RawFilter::default(),
             mount_points: RawFilter::default(),
             filesystem_types: RawFilter::default(),
+            netstat_fields: None,
+            vmstat_fields: None,
+            cpu_guest: settings.cpu_guest,
+            softirqs: settings.stat_softirq,
         }
     }
 }
 
-/// Settings of the host source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostSettings {
-    /// Time from one reading to the next.
-    pub interval: Duration,
-    /// The collectors that run, each once, sorted.
-    pub collectors: Vec<CollectorName>,
-    /// The bound of one collector.
-    pub collector_timeout: Duration,
-    /// The label `job`.
-    pub job: String,
-    /// The label `instance`; none for the host's name.
-    pub instance: Option<String>,
-    /// Where procfs is.
-    pub procfs: PathBuf,
-    /// Where sysfs is.
-    pub sysfs: PathBuf,
-    /// Where the host's root is.
-    pub rootfs: PathBuf,
-    /// Network interfaces.
-    pub network_devices: FilterSettings,
-    /// Block devices.
-    pub disk_devices: FilterSettings,
-    /// Mount points.
-    pub mount_points: FilterSettings,
-    /// Filesystem types.
-    pub filesystem_types: FilterSettings,
-}
-
-/// Names to take or to leave.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FilterSettings {
-    /// If there are any, a name has to match one.
-    pub include: Vec<String>,
-    /// A name must match none; without a list the collector's default is used.
-    pub exclude: Option<Vec<String>>,
-}
-
 impl RawHost {
-    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Option<HostSettings> {
+    /// The host source's settings; none if it is turned off.
+    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Option<Settings> {
         check_interval(&self.interval, &path.key("interval"), mistakes);
-        if self.collector_timeout.0.is_zero() {
-            mistakes.at(&path.key("collector_timeout"), "gives collectors no time at all", "use 2s");
+        for (key, timeout) in
+            [("collector_timeout", &self.collector_timeout), ("mount_timeout", &self.mount_timeout)]
+        {
+            if timeout.0.is_zero() {
+                mistakes.at(&path.key(key), "leaves no time at all", "use 1s");
+            }
         }
-        let mut collectors = self.collectors.clone();
-        collectors.sort_unstable();
-        collectors.dedup();
-        collectors.retain(|name| !self.without_collectors.contains(name));
-        if self.enabled && collectors.is_empty() {
+        let mut names = self.collectors.clone();
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| !self.without_collectors.contains(name));
+        if self.enabled && names.is_empty() {
             mistakes.at(
                 &path.key("collectors"),
                 "no collector is left",
@@ -189,35 +171,89 @@ impl RawHost {
         if self.job.is_empty() {
             mistakes.at(&path.key("job"), "is empty", "use a name such as `node`");
         }
-        let mut filter = |key: &str, filter: &RawFilter| {
-            let path = path.key(key);
-            let exclude = filter.exclude.iter().flatten().map(|pattern| ("exclude", pattern));
-            for (list, pattern) in filter.include.iter().map(|pattern| ("include", pattern)).chain(exclude) {
-                if pattern.is_empty() {
-                    mistakes.at(
-                        &path.key(list),
-                        "has an empty pattern, which matches nothing",
-                        "take it out",
-                    );
-                }
-            }
-            FilterSettings { include: filter.include.clone(), exclude: filter.exclude.clone() }
-        };
-        let settings = HostSettings {
+        let defaults = Settings::default();
+        let settings = Settings {
+            paths: Paths {
+                procfs: self.procfs.0.clone(),
+                sysfs: self.sysfs.0.clone(),
+                rootfs: self.rootfs.0.clone(),
+                udev_data: self.udev_data.0.clone(),
+            },
+            collectors: names.iter().filter_map(|name| CollectorKind::parse(name.name())).collect(),
             interval: self.interval.0,
-            collectors,
             collector_timeout: self.collector_timeout.0,
+            mount_timeout: self.mount_timeout.0,
             job: self.job.clone(),
             instance: self.instance.clone(),
-            procfs: self.procfs.0.clone(),
-            sysfs: self.sysfs.0.clone(),
-            rootfs: self.rootfs.0.clone(),
-            network_devices: filter("network_devices", &self.network_devices),
-            disk_devices: filter("disk_devices", &self.disk_devices),
-            mount_points: filter("mount_points", &self.mount_points),
-            filesystem_types: filter("filesystem_types", &self.filesystem_types),
+            cpu_guest: self.cpu_guest,
+            stat_softirq: self.softirqs,
+            netdev_devices: self.network_devices.resolve(
+                defaults.netdev_devices,
+                &path.key("network_devices"),
+                mistakes,
+            ),
+            disk_devices: self.disk_devices.resolve(
+                defaults.disk_devices,
+                &path.key("disk_devices"),
+                mistakes,
+            ),
+            mount_points: self.mount_points.resolve(
+                defaults.mount_points,
+                &path.key("mount_points"),
+                mistakes,
+            ),
+            fs_types: self.filesystem_types.resolve(
+                defaults.fs_types,
+                &path.key("filesystem_types"),
+                mistakes,
+            ),
+            netstat_fields: pattern(self.netstat_fields.as_deref(), &path.key("netstat_fields"), mistakes)
+                .unwrap_or(defaults.netstat_fields),
+            vmstat_fields: pattern(self.vmstat_fields.as_deref(), &path.key("vmstat_fields"), mistakes)
+                .unwrap_or(defaults.vmstat_fields),
+            ..Settings::default()
         };
         self.enabled.then_some(settings)
+    }
+}
+
+impl RawFilter {
+    fn resolve(&self, default: Filter, path: &Path, mistakes: &mut Mistakes) -> Filter {
+        let include = pattern(self.include.as_deref(), &path.key("include"), mistakes);
+        let exclude = pattern(self.exclude.as_deref(), &path.key("exclude"), mistakes);
+        match (include, exclude) {
+            (None, None) => default,
+            (None, exclude) => Filter { include: default.include, exclude },
+            // As in node_exporter, an include pattern takes the place of the default exclude pattern.
+            (include, exclude) => Filter { include, exclude },
+        }
+    }
+}
+
+/// Reads a regular expression. An empty one would match everything, which nobody writes on purpose; `^$` matches
+/// nothing, which is how a default is turned off.
+fn pattern(text: Option<&str>, path: &Path, mistakes: &mut Mistakes) -> Option<Pattern> {
+    match text? {
+        "" => {
+            mistakes.at(
+                path,
+                "is empty, which matches every name",
+                "write `^$` to match none, or `.` to match all",
+            );
+            None
+        }
+        text => match Pattern::parse(text) {
+            Ok(pattern) => Some(pattern),
+            Err(bad) => {
+                let reason = bad.reason.lines().last().unwrap_or_default().to_owned();
+                mistakes.at(
+                    path,
+                    format!("is not a regular expression: {reason}"),
+                    "correct it, or quote it in '…'",
+                );
+                None
+            }
+        },
     }
 }
 
@@ -231,7 +267,7 @@ pub(super) fn check_interval(interval: &Period, path: &Path, mistakes: &mut Mist
         );
     }
     // PromQL looks back five minutes by default; above that, gaps show between every two samples.
-    if interval.0 > Duration::from_secs(300) {
+    if interval.0 > Duration::from_mins(5) {
         let reason =
             format!("`{interval}` is longer than PromQL's look-back of 5m, so graphs will have gaps");
         mistakes.warn(path, reason, "use 2m or less");

@@ -8,11 +8,12 @@ mod host;
 mod scrape;
 mod uplink;
 
-pub use buffer::{BufferSettings, RawBuffer, RawWhenFull, WhenFull};
-pub use host::{CollectorName, FilterSettings, HostSettings, RawFilter, RawHost};
-pub use scrape::{JobSettings, LabelLimits, RawJob, RawScrape, RawTargetGroup, ScrapeSettings, TargetGroup};
+pub use buffer::{BufferSettings, RawBuffer, RawWhenFull};
+pub use host::{CollectorName, RawFilter, RawHost};
+pub use scrape::{RawFormat, RawJob, RawScheme, RawScrape, RawTargetGroup};
 pub use uplink::{RawUplink, UplinkSettings};
 
+use crate::source;
 use pegel_proto::metrics::Labels;
 use pegel_runtime::admin::{AdminSettings, RawAdmin};
 use pegel_runtime::config::form::{FilePath, Period};
@@ -31,7 +32,7 @@ pub const DEFAULT_ADMIN_PORT: u16 = 9464;
 /// How long a drain may take after SIGTERM: well under the 90 s after which systemd kills.
 pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The raw form of the agent's configuration.
+/// Configuration of pegel-agent.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-renamed" = {"aggregators": "aggregator", "state_directory": "state_dir", "labels": "external_labels"}))]
@@ -83,7 +84,7 @@ pub enum Purpose {
 }
 
 /// The agent's settings.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The uplink.
     pub uplink: UplinkSettings,
@@ -92,9 +93,9 @@ pub struct Settings {
     /// Labels of every series.
     pub external_labels: Arc<Labels>,
     /// The host source; none if it is turned off.
-    pub host: Option<HostSettings>,
+    pub host: Option<source::host::Settings>,
     /// The scrape source.
-    pub scrape: ScrapeSettings,
+    pub scrape: source::scrape::settings::Settings,
     /// Intake, front, spool and rejects.
     pub buffer: BufferSettings,
     /// The bound of the drain.
@@ -110,6 +111,12 @@ pub fn load_settings(input: &Input, purpose: Purpose) -> Result<Loaded<Settings>
     load(input, |raw: &RawAgent, mistakes| raw.resolve(purpose, mistakes))
 }
 
+/// The body of the configuration's fuzz target.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    pegel_runtime::config::fuzz(bytes, |raw: &RawAgent, mistakes| raw.resolve(Purpose::Run, mistakes));
+}
+
 impl RawAgent {
     /// Resolves the whole form, saying all that is wrong.
     pub fn resolve(&self, purpose: Purpose, mistakes: &mut Mistakes) -> Settings {
@@ -121,13 +128,14 @@ impl RawAgent {
             let reason = "nothing would be collected: the host source is off and no job scrapes anything";
             mistakes.warn(&root.key("host"), reason, "turn host on, or add a job to scrape.jobs");
         }
+        let state_dir = mistakes.path_of(&root.key("state_dir"), &self.state_dir);
         Settings {
+            buffer: self.buffer.resolve(&state_dir, &root.key("buffer"), mistakes),
+            state_dir,
             uplink: self.aggregator.resolve(purpose, &root.key("aggregator"), mistakes),
-            state_dir: mistakes.path_of(&root.key("state_dir"), &self.state_dir),
             external_labels: Arc::new(labels(&self.external_labels)),
             host,
             scrape,
-            buffer: self.buffer.resolve(&root.key("buffer"), mistakes),
             shutdown_timeout: self.shutdown_timeout.0,
             admin: self.admin.resolve(&root.key("admin"), mistakes),
             log: self.log.clone(),

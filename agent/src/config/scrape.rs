@@ -1,25 +1,21 @@
 //! `scrape`: exporters.
 
-use super::host::{DEFAULT_INTERVAL, check_interval};
-use pegel_proto::caps;
+use super::host::check_interval;
+use crate::source::scrape::exposition::Format;
+use crate::source::scrape::settings::{
+    Auth, DEFAULT_BODY_SIZE_LIMIT, DEFAULT_FILE_SD_REFRESH, DEFAULT_INTERVAL, DEFAULT_TIMEOUT, Job,
+    LabelLimits, SAMPLE_CEILING, Scheme, Secret, Settings, TargetGroup,
+};
 use pegel_runtime::config::form::{ByteSize, FilePath, HostPort, Period};
-use pegel_runtime::config::section::{Auth, RawBasicAuth, RawClientTls, check_labels, resolve_auth};
+use pegel_runtime::config::section::{self, RawBasicAuth, RawClientTls, check_labels, resolve_auth};
 use pegel_runtime::config::{Mistakes, Path};
-use pegel_runtime::http_client::ClientTls;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long a scrape may take: Prometheus' default, and less than the default interval.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest body. At some 100 bytes a line it holds 160,000 samples, nearly as many as one batch may.
-pub const DEFAULT_BODY_LIMIT_BYTES: u64 = 16 << 20;
-/// How often files with targets are looked at; looking is one `stat` a file.
-pub const DEFAULT_FILE_SD_REFRESH: Duration = Duration::from_secs(5);
-
-/// The raw form of `scrape`.
+/// Exporters that are scraped.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-renamed" = {"configs": "jobs", "scrape_configs": "jobs"}))]
@@ -39,12 +35,22 @@ impl Default for RawScrape {
 /// http or https.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Scheme {
+pub enum RawScheme {
     /// In the clear.
     #[default]
     Http,
     /// Over TLS.
     Https,
+}
+
+/// What a body is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawFormat {
+    /// Prometheus' text format.
+    Text,
+    /// OpenMetrics.
+    Openmetrics,
 }
 
 /// Targets that are scraped in the same way.
@@ -75,7 +81,7 @@ pub struct RawJob {
     /// hold `*` and `?`.
     pub file_sd: Vec<FilePath>,
     /// http or https.
-    pub scheme: Scheme,
+    pub scheme: RawScheme,
     /// The path of the metrics.
     pub metrics_path: String,
     /// Query parameters, each with its values.
@@ -86,8 +92,8 @@ pub struct RawJob {
     pub timeout: Option<Period>,
     /// A body of this size or more fails the scrape.
     pub body_limit: ByteSize,
-    /// More samples than this fail the scrape. 0 is the most that a batch may hold.
-    #[schemars(range(max = caps::MAX_BATCH_SAMPLES))]
+    /// More samples than this fail the scrape; 0 is as many as a batch may hold.
+    #[schemars(range(max = SAMPLE_CEILING))]
     pub sample_limit: u32,
     /// More labels on a series than this fail the scrape; 0 is no limit.
     pub label_limit: u32,
@@ -99,6 +105,10 @@ pub struct RawJob {
     pub honor_labels: bool,
     /// Whether timestamps that the exporter gives are used.
     pub honor_timestamps: bool,
+    /// Whether series with timestamps of the exporter get staleness markers when they vanish.
+    pub track_timestamps_staleness: bool,
+    /// What a body is taken for whose content type is missing or unknown; without it, the scrape fails.
+    pub fallback_format: Option<RawFormat>,
     /// Whether redirects are followed.
     pub follow_redirects: bool,
     /// User and password.
@@ -117,18 +127,20 @@ impl Default for RawJob {
             labels: BTreeMap::new(),
             groups: Vec::new(),
             file_sd: Vec::new(),
-            scheme: Scheme::Http,
+            scheme: RawScheme::Http,
             metrics_path: "/metrics".to_owned(),
             params: BTreeMap::new(),
             interval: Period(DEFAULT_INTERVAL),
             timeout: None,
-            body_limit: ByteSize(DEFAULT_BODY_LIMIT_BYTES),
+            body_limit: ByteSize(DEFAULT_BODY_SIZE_LIMIT as u64),
             sample_limit: 0,
             label_limit: 0,
             label_name_length_limit: 0,
             label_value_length_limit: 0,
             honor_labels: false,
             honor_timestamps: true,
+            track_timestamps_staleness: false,
+            fallback_format: None,
             follow_redirects: true,
             basic_auth: None,
             bearer_token_file: None,
@@ -149,74 +161,8 @@ pub struct RawTargetGroup {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Settings of the scrape source.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ScrapeSettings {
-    /// The jobs.
-    pub jobs: Vec<JobSettings>,
-    /// How often files with targets are looked at.
-    pub file_sd_refresh: Duration,
-}
-
-/// One job.
-#[derive(Debug, Clone, PartialEq)]
-pub struct JobSettings {
-    /// The label `job`.
-    pub name: String,
-    /// Targets from the configuration.
-    pub targets: Vec<TargetGroup>,
-    /// Files with more.
-    pub file_sd: Vec<PathBuf>,
-    /// http or https.
-    pub scheme: Scheme,
-    /// The path, beginning with a slash.
-    pub metrics_path: String,
-    /// Query parameters.
-    pub params: Vec<(String, Vec<String>)>,
-    /// How often.
-    pub interval: Duration,
-    /// How long, at most the interval.
-    pub timeout: Duration,
-    /// The size that a body stays below.
-    pub body_limit_bytes: usize,
-    /// The most samples; 0 is what a batch may hold.
-    pub sample_limit: usize,
-    /// Limits on labels.
-    pub label_limits: LabelLimits,
-    /// Whether the exporter's labels win.
-    pub honor_labels: bool,
-    /// Whether the exporter's timestamps are used.
-    pub honor_timestamps: bool,
-    /// Whether redirects are followed.
-    pub follow_redirects: bool,
-    /// How the agent proves itself.
-    pub auth: Option<Auth>,
-    /// TLS.
-    pub tls: ClientTls,
-}
-
-/// Some targets and their labels.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TargetGroup {
-    /// Addresses.
-    pub targets: Vec<String>,
-    /// Labels.
-    pub labels: Vec<(String, String)>,
-}
-
-/// Limits on the labels of a series; 0 is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LabelLimits {
-    /// The most labels.
-    pub labels: usize,
-    /// The longest name, in bytes.
-    pub name_bytes: usize,
-    /// The longest value, in bytes.
-    pub value_bytes: usize,
-}
-
 impl RawScrape {
-    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> ScrapeSettings {
+    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Settings {
         let mut names: HashMap<&str, usize> = HashMap::new();
         let mut jobs = Vec::new();
         for (i, job) in self.jobs.iter().enumerate() {
@@ -230,12 +176,12 @@ impl RawScrape {
         if self.file_sd_refresh.0 < Duration::from_secs(1) {
             mistakes.at(&path.key("file_sd_refresh"), "is too short", "use 1s or more");
         }
-        ScrapeSettings { jobs, file_sd_refresh: self.file_sd_refresh.0 }
+        Settings { jobs, file_sd_refresh: self.file_sd_refresh.0 }
     }
 }
 
 impl RawJob {
-    fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> JobSettings {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Job {
         if self.name.is_empty() {
             mistakes.at(&path.key("name"), "is empty", "give the job a name");
         }
@@ -267,19 +213,22 @@ impl RawJob {
             let reason = format!("`{}` is no limit that works", self.body_limit);
             mistakes.at(&path.key("body_limit"), reason, "use something between 1B and 4GB");
         }
-        if self.scheme == Scheme::Http && self.tls != RawClientTls::default() {
+        if self.scheme == RawScheme::Http && self.tls != RawClientTls::default() {
             mistakes.warn(&path.key("tls"), "is not used over http", "set scheme: https");
         }
-        JobSettings {
+        Job {
             name: self.name.clone(),
             targets: self.resolve_targets(path, mistakes),
             file_sd: self.resolve_files(path, mistakes),
-            scheme: self.scheme,
+            scheme: match self.scheme {
+                RawScheme::Http => Scheme::Http,
+                RawScheme::Https => Scheme::Https,
+            },
             metrics_path: self.metrics_path.clone(),
             params: self.params.iter().map(|(name, values)| (name.clone(), values.clone())).collect(),
             interval: self.interval.0,
             timeout,
-            body_limit_bytes: self.body_limit.0 as usize,
+            body_size_limit: self.body_limit.0 as usize,
             sample_limit: self.sample_limit as usize,
             label_limits: LabelLimits {
                 labels: self.label_limit as usize,
@@ -288,9 +237,25 @@ impl RawJob {
             },
             honor_labels: self.honor_labels,
             honor_timestamps: self.honor_timestamps,
+            track_timestamps_staleness: self.track_timestamps_staleness,
             follow_redirects: self.follow_redirects,
-            auth: resolve_auth(self.basic_auth.as_ref(), self.bearer_token_file.as_ref(), path, mistakes),
+            auth: match resolve_auth(
+                self.basic_auth.as_ref(),
+                self.bearer_token_file.as_ref(),
+                path,
+                mistakes,
+            ) {
+                Some(section::Auth::Basic { username, password_file }) => {
+                    Some(Auth::Basic { username, password: Secret::File(password_file) })
+                }
+                Some(section::Auth::Bearer(file)) => Some(Auth::Bearer(Secret::File(file))),
+                None => None,
+            },
             tls: self.tls.resolve(&path.key("tls"), mistakes),
+            fallback_format: self.fallback_format.map(|format| match format {
+                RawFormat::Text => Format::Text,
+                RawFormat::Openmetrics => Format::OpenMetrics,
+            }),
         }
     }
 

@@ -27,12 +27,12 @@ fn an_address_and_a_certificate_are_enough() {
     let loaded = read("").unwrap();
     assert_eq!(loaded.warnings, []);
     let settings = loaded.settings;
-    assert_eq!(settings.uplink.addresses, ["aggregator.example:4433"]);
-    assert_eq!(settings.uplink.key_file, FsPath::new("agent.key"));
+    assert_eq!(settings.uplink.uplink.aggregators, ["aggregator.example:4433"]);
+    assert_eq!(settings.uplink.tls.key, FsPath::new("agent.key"));
     let host = settings.host.expect("the host is read by default");
     assert_eq!((host.interval, host.collectors.len()), (Duration::from_secs(15), CollectorName::ALL.len()));
     assert!(settings.admin.listen.ip().is_loopback());
-    assert_eq!(settings.buffer.linger, Duration::from_secs(1));
+    assert_eq!(settings.buffer.delivery.linger, Duration::from_secs(1));
 }
 
 #[test]
@@ -40,14 +40,18 @@ fn a_full_file_is_resolved() {
     let settings = read(include_str!("testdata/full.yaml")).unwrap_or_else(|bad| panic!("{bad}")).settings;
     assert_eq!(settings.external_labels.value("site"), Some("hall-3"));
     let host = settings.host.unwrap();
-    assert!(!host.collectors.contains(&CollectorName::Netstat));
-    assert_eq!(host.mount_points.exclude.as_deref(), Some(&["/boot*".to_owned()][..]));
+    assert!(!host.collectors.contains(&source::host::CollectorKind::Netstat));
+    assert!(!host.mount_points.passes("/boot/efi") && host.mount_points.passes("/proc"));
+    assert!(host.disk_devices.passes("sda") && !host.disk_devices.passes("sda1"));
+    assert!(host.netdev_devices.passes("eth0") && !host.netdev_devices.passes("lo"));
     let job = &settings.scrape.jobs[0];
     assert_eq!((job.interval, job.timeout), (Duration::from_secs(5), Duration::from_secs(5)));
     assert_eq!(job.targets.len(), 2);
-    assert!(matches!(job.auth, Some(pegel_runtime::config::section::Auth::Bearer(_))));
-    assert_eq!(settings.buffer.quota_bytes, 2 << 30);
-    assert_eq!(settings.buffer.when_full_by_output[0].1, WhenFull::Wait);
+    assert!(matches!(job.auth, Some(source::scrape::settings::Auth::Bearer(_))));
+    let spool = &settings.buffer.spool;
+    assert_eq!((spool.quota_bytes, spool.when_full), (2 << 30, crate::spool::WhenFull::Wait));
+    assert_eq!(spool.dir, FsPath::new("/var/lib/pegel-agent/spool"));
+    assert!(settings.buffer.delivery.keep_oldest);
 }
 
 #[test]
@@ -62,6 +66,43 @@ fn collecting_once_needs_no_aggregator() {
 fn a_file_that_is_not_there_is_a_mistake_when_files_are_looked_at() {
     let bad = load_settings(&Input::new(None, identity()), Purpose::Run).unwrap_err().to_string();
     assert!(bad.contains("--cert: `agent.pem` cannot be opened"), "{bad}");
+}
+
+#[test]
+fn the_defaults_are_those_of_the_modules() {
+    let settings = read("").unwrap().settings;
+    let host = source::host::Settings::default();
+    assert_eq!(format!("{:?}", settings.host.unwrap()), format!("{host:?}"));
+    assert_eq!(settings.scrape, source::scrape::settings::Settings::default());
+    let text = "scrape: {jobs: [{name: a, targets: [a:1]}]}";
+    let mut job = source::scrape::settings::Job::new("a");
+    job.targets =
+        vec![source::scrape::settings::TargetGroup { targets: vec!["a:1".into()], labels: Vec::new() }];
+    assert_eq!(read(text).unwrap().settings.scrape.jobs, [job]);
+    let spool = crate::spool::Settings::new("/var/lib/pegel-agent/spool");
+    assert_eq!(format!("{:?}", settings.buffer.spool), format!("{spool:?}"));
+    let delivery = crate::pipeline::effect::Settings::default();
+    assert_eq!(format!("{:?}", settings.buffer.delivery), format!("{delivery:?}"));
+}
+
+#[test]
+fn every_collector_can_be_named() {
+    let known: Vec<&str> = CollectorName::ALL.iter().map(|name| name.name()).collect();
+    let exists: Vec<&str> = source::host::CollectorKind::ALL.iter().map(|kind| kind.name()).collect();
+    assert_eq!(known, exists);
+}
+
+#[test]
+fn any_text_gives_settings_or_mistakes() {
+    for file in std::fs::read_dir(here("src/config/testdata/bad")).unwrap() {
+        let mut bytes = std::fs::read(file.unwrap().path()).unwrap();
+        fuzz(&bytes);
+        for cut in (0..bytes.len()).step_by(7) {
+            fuzz(&bytes[cut..]);
+            bytes[cut] = b':';
+            fuzz(&bytes);
+        }
+    }
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! `aggregator`: where batches go.
 
 use super::Purpose;
-use pegel_runtime::config::form::{FilePath, HostPort};
+use crate::uplink;
+use pegel_runtime::config::form::{AggregatorAddress, FilePath};
 use pegel_runtime::config::{Mistakes, Path};
+use pegel_runtime::tls::TlsFiles;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// The raw form of `aggregator`.
+/// The aggregators, and how the agent proves itself to them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend(
@@ -15,36 +17,26 @@ use std::path::PathBuf;
     "x-refused" = {"tls": "TLS cannot be turned off; ca_file, cert_file and key_file stand here directly"}
 ))]
 pub struct RawUplink {
-    /// The aggregators, `HOST:PORT`. A name may have several addresses. The agent spreads over them and moves on when
-    /// one dies.
-    pub addresses: Vec<HostPort>,
+    /// The aggregators, `HOST` or `HOST:PORT`; the port is 4433 by default. A name may have several addresses. The
+    /// agent spreads over them and moves on when one dies.
+    pub addresses: Vec<AggregatorAddress>,
     /// The CA certificates that an aggregator's certificate must come from (PEM).
     pub ca_file: Option<FilePath>,
     /// The agent's certificate chain (PEM), issued for its tenant and node.
     pub cert_file: Option<FilePath>,
     /// The private key of the certificate (PEM).
     pub key_file: Option<FilePath>,
-    /// The name that an aggregator's certificate must have, if it is not the host that is connected to.
-    pub server_name: Option<String>,
-    /// The trust domain that certificates must be of, if it is not the one in the agent's own.
-    pub trust_domain: Option<String>,
+    /// Revocation lists of aggregators' certificates (PEM).
+    pub crl_file: Option<FilePath>,
 }
 
 /// Settings of the uplink.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct UplinkSettings {
-    /// The aggregators, `HOST:PORT`, each once.
-    pub addresses: Vec<String>,
-    /// The CA certificates.
-    pub ca_file: PathBuf,
-    /// The agent's certificate chain.
-    pub cert_file: PathBuf,
-    /// The agent's private key.
-    pub key_file: PathBuf,
-    /// The name of aggregators' certificates.
-    pub server_name: Option<String>,
-    /// The trust domain.
-    pub trust_domain: Option<String>,
+    /// The uplink's own.
+    pub uplink: uplink::Settings,
+    /// The certificates.
+    pub tls: TlsFiles,
 }
 
 impl RawUplink {
@@ -78,27 +70,14 @@ impl RawUplink {
                 PathBuf::new()
             }
         };
-        let settings = UplinkSettings {
-            addresses,
-            ca_file: file("ca_file", "--ca", "the CA certificate of the aggregators", &self.ca_file),
-            cert_file: file("cert_file", "--cert", "the agent's certificate", &self.cert_file),
-            key_file: file("key_file", "--key", "the key of the agent's certificate", &self.key_file),
-            server_name: self.server_name.clone(),
-            trust_domain: self.trust_domain.clone(),
-        };
-        check_name(self.server_name.as_deref(), &path.key("server_name"), mistakes);
-        check_name(self.trust_domain.as_deref(), &path.key("trust_domain"), mistakes);
-        settings
-    }
-}
-
-fn check_name(name: Option<&str>, path: &Path, mistakes: &mut Mistakes) {
-    let valid = |name: &str| {
-        !name.is_empty()
-            && name.len() <= 253
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'))
-    };
-    if name.is_some_and(|name| !valid(name)) {
-        mistakes.at(path, "is not a host name", "write a name such as `aggregator.example`");
+        UplinkSettings {
+            uplink: uplink::Settings { aggregators: addresses },
+            tls: TlsFiles {
+                ca: file("ca_file", "--ca", "the CA certificate of the aggregators", &self.ca_file),
+                cert: file("cert_file", "--cert", "the agent's certificate", &self.cert_file),
+                key: file("key_file", "--key", "the key of the agent's certificate", &self.key_file),
+                crl: self.crl_file.as_ref().map(|file| mistakes.readable_file(&path.key("crl_file"), file)),
+            },
+        }
     }
 }

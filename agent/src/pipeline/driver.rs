@@ -75,7 +75,8 @@ pub struct Parts {
 enum Done {
     Stored(Result<CommitOutcome, SpoolError>),
     Loaded(OutputName, BatchSeq, Result<ReadOutcome, SpoolError>),
-    Trimmed(Result<(), SpoolError>),
+    Trimmed,
+    Listed(Option<Inventory>),
 }
 
 /// Delivery, ready to run.
@@ -89,6 +90,8 @@ pub struct Driver {
     intake_dropped: u64,
     remember_at: Instant,
     dirty: bool,
+    /// The spool was touched since it was last listed.
+    spool_moved: bool,
     snapshot: watch::Sender<Snapshot>,
 }
 
@@ -134,6 +137,7 @@ impl Driver {
             jobs: FuturesUnordered::new(),
             remember_at: now,
             dirty: true,
+            spool_moved: true,
             snapshot,
         };
         (driver, watcher)
@@ -261,6 +265,7 @@ impl Driver {
     }
 
     async fn finished(&mut self, done: Done) {
+        self.spool_moved |= !matches!(done, Done::Listed(_));
         let now_ms = self.now_ms();
         let mut effects = Vec::new();
         match done {
@@ -292,7 +297,13 @@ impl Driver {
                 }
             }
             Done::Loaded(output, _, Err(_)) => self.core.load_failed(&output),
-            Done::Trimmed(_) => {}
+            Done::Trimmed => {}
+            Done::Listed(inventory) => {
+                if let Some(inventory) = inventory {
+                    self.snapshot.send_modify(|snapshot| snapshot.spool = inventory);
+                }
+                return;
+            }
         }
         self.carry_out(effects);
     }
@@ -339,7 +350,11 @@ impl Driver {
                 }
                 Effect::Trim(up_to) => {
                     let spool = self.parts.spool.clone();
-                    self.jobs.push(Box::pin(async move { Done::Trimmed(spool.trim(up_to).await) }));
+                    self.jobs.push(Box::pin(async move {
+                        // A trim that fails is made up for by the next one.
+                        let _ = spool.trim(up_to).await;
+                        Done::Trimmed
+                    }));
                 }
                 Effect::Reject { output, rejection, batch } => {
                     let now_ms = (self.parts.wall_clock_ms)();
@@ -368,6 +383,15 @@ impl Driver {
         let memory = self.core.memory();
         let trouble = self.parts.positions.as_mut().and_then(|positions| positions.remember(&memory).err());
         self.publish(trouble.map(|error| error.to_string()));
+        self.list_spool();
+    }
+
+    /// Asks what the spool holds, once it was touched.
+    fn list_spool(&mut self) {
+        if std::mem::take(&mut self.spool_moved) {
+            let spool = self.parts.spool.clone();
+            self.jobs.push(Box::pin(async move { Done::Listed(spool.inventory().await.ok()) }));
+        }
     }
 
     fn publish(&mut self, positions_trouble: Option<String>) {
@@ -399,8 +423,14 @@ impl Driver {
     fn heartbeat(&self) {
         let now_ms = (self.parts.wall_clock_ms)();
         let snapshot = self.snapshot.borrow();
+        let oldest_spooled_ms = snapshot.spool.segments.first().map(|s| s.oldest_ms);
         self.parts.uplink.heartbeat(HeartbeatReport {
-            books: self.core.books().iter().filter_map(|b| wire_books(b, now_ms)).collect(),
+            books: self
+                .core
+                .books()
+                .iter()
+                .filter_map(|b| wire_books(b, oldest_spooled_ms, now_ms))
+                .collect(),
             spool_bytes: snapshot.spool.bytes,
             front_bytes: self.core.front_bytes() as u64,
             quarantined_segments: snapshot.spool.quarantined as u64,
@@ -461,8 +491,10 @@ fn metrics_outputs(outputs: &[crate::uplink::AnnouncedOutput]) -> Vec<OutputName
 }
 
 /// One output's books as heartbeats carry them; none before the first aggregator was met.
-fn wire_books(books: &OutputBooks, now_ms: i64) -> Option<wire::Books> {
+fn wire_books(books: &OutputBooks, oldest_spooled_ms: Option<i64>, now_ms: i64) -> Option<wire::Books> {
     let output = books.output.as_ref()?;
+    let on_disk = oldest_spooled_ms.filter(|_| books.books.spooled > 0);
+    let oldest_at_ms = books.oldest_at_ms.into_iter().chain(on_disk).min();
     let counts = |pairs: Vec<(&'static str, u64)>| {
         pairs
             .into_iter()
@@ -480,7 +512,7 @@ fn wire_books(books: &OutputBooks, now_ms: i64) -> Option<wire::Books> {
         dropped: counts(books.books.dropped.iter().map(|(r, n)| (r.name(), *n)).collect()),
         rejected: counts(books.books.rejected.iter().map(|(r, n)| (r.name(), *n)).collect()),
         lost_in_crash: books.books.lost_in_crash,
-        lag_ms: books.oldest_at_ms.map_or(0, |at_ms| now_ms.saturating_sub(at_ms).max(0) as u64),
+        lag_ms: oldest_at_ms.map_or(0, |at_ms| now_ms.saturating_sub(at_ms).max(0) as u64),
         parked: books.parked.clone().unwrap_or_default(),
     })
 }

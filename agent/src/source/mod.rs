@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 pub mod clock;
 pub mod host;
+pub mod render;
 pub mod schedule;
 pub mod scrape;
 

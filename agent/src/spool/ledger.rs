@@ -37,10 +37,14 @@ pub(crate) struct Ledger {
     pub entries: Vec<Entry>,
     /// Chunks that the committed batches take.
     pub chunks: u32,
+    /// Bytes of header and intact frames.
+    pub length: u64,
     /// Whether the ledger is complete.
     pub sealed: bool,
     /// Whether batches behind the last entry were found damaged and reported.
     pub damaged: bool,
+    /// Whether this was recovered from the database and the file says less.
+    pub ahead_of_file: bool,
 }
 
 /// Why a ledger can't be read at all.
@@ -73,8 +77,8 @@ pub(crate) fn header_of_format(name: SegmentName, format: u16) -> Vec<u8> {
     out
 }
 
-/// The frame of a commit after which the segment has `chunks` chunks.
-pub(crate) fn commit(name: SegmentName, entries: &[Entry], chunks: u32) -> Vec<u8> {
+/// The frame, at a place of the ledger, of a commit after which the segment has `chunks` chunks.
+pub(crate) fn commit(name: SegmentName, at: u64, entries: &[Entry], chunks: u32) -> Vec<u8> {
     let mut body = Vec::with_capacity(5 + entries.len() * ENTRY_BYTES);
     body.push(COMMIT);
     body.extend_from_slice(&chunks.to_le_bytes());
@@ -84,45 +88,47 @@ pub(crate) fn commit(name: SegmentName, entries: &[Entry], chunks: u32) -> Vec<u
         body.extend_from_slice(&entry.oldest_ms.to_le_bytes());
         body.extend_from_slice(&entry.bytes.to_le_bytes());
     }
-    frame(name, &body)
+    frame(name, at, &body)
 }
 
 /// The frame that completes a ledger.
-pub(crate) fn seal(name: SegmentName) -> Vec<u8> {
-    frame(name, &[SEAL])
+pub(crate) fn seal(name: SegmentName, at: u64) -> Vec<u8> {
+    frame(name, at, &[SEAL])
 }
 
 /// The frame that takes away every batch behind `intact` (all, if none), because it was found damaged.
-pub(crate) fn damage(name: SegmentName, intact: Option<BatchSeq>) -> Vec<u8> {
+pub(crate) fn damage(name: SegmentName, at: u64, intact: Option<BatchSeq>) -> Vec<u8> {
     let mut body = vec![DAMAGE];
     body.extend_from_slice(&intact.map_or(0, |seq| seq.0).to_le_bytes());
-    frame(name, &body)
+    frame(name, at, &body)
 }
 
 /// A whole ledger anew.
 pub(crate) fn rewrite(name: SegmentName, ledger: &Ledger) -> Vec<u8> {
     let mut out = header(name);
-    out.extend_from_slice(&commit(name, &ledger.entries, ledger.chunks));
+    out.extend_from_slice(&commit(name, out.len() as u64, &ledger.entries, ledger.chunks));
     if ledger.sealed {
-        out.extend_from_slice(&seal(name));
+        out.extend_from_slice(&seal(name, out.len() as u64));
     }
     if ledger.damaged {
-        out.extend_from_slice(&damage(name, ledger.entries.last().map(|e| e.seq)));
+        out.extend_from_slice(&damage(name, out.len() as u64, ledger.entries.last().map(|e| e.seq)));
     }
     out
 }
 
-fn frame(name: SegmentName, body: &[u8]) -> Vec<u8> {
+/// A frame's CRC covers the segment's number and the frame's place: a frame behind a hole is not intact.
+fn frame(name: SegmentName, at: u64, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
     out.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    out.extend_from_slice(&checksum(name, body).to_le_bytes());
+    out.extend_from_slice(&checksum(name, at, body).to_le_bytes());
     out.extend_from_slice(body);
     out
 }
 
-fn checksum(name: SegmentName, body: &[u8]) -> u32 {
+fn checksum(name: SegmentName, at: u64, body: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&name.number.to_le_bytes());
+    crc.update(&at.to_le_bytes());
     crc.update(body);
     crc.finalize()
 }
@@ -141,19 +147,20 @@ pub(crate) fn parse(name: SegmentName, bytes: &[u8]) -> Result<Ledger, LedgerErr
         return Err(LedgerError::Header);
     }
     let mut ledger = Ledger::default();
-    while let Some((body, after)) = intact_frame(name, rest) {
+    while let Some((body, after)) = intact_frame(name, (bytes.len() - rest.len()) as u64, rest) {
         apply(&mut ledger, body);
         rest = after;
     }
+    ledger.length = (bytes.len() - rest.len()) as u64;
     // A frame that is not intact behind the seal can only be a damage mark that was torn.
     Ok(ledger)
 }
 
-fn intact_frame(name: SegmentName, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+fn intact_frame(name: SegmentName, at: u64, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
     let length = u32::from_le_bytes(head[..4].try_into().expect("4 bytes")) as usize;
     let (body, after) = rest.split_at_checked(length)?;
-    (checksum(name, body).to_le_bytes() == head[4..]).then_some((body, after))
+    (checksum(name, at, body).to_le_bytes() == head[4..]).then_some((body, after))
 }
 
 fn apply(ledger: &mut Ledger, body: &[u8]) {

@@ -88,6 +88,7 @@ impl MemorySpool {
                     reason: LossReason::QuotaFull,
                     first: dropped.first(),
                     last: dropped.last(),
+                    total: Some(Tally::of(&dropped.batches())),
                     batches: dropped.batches(),
                     exact: true,
                     words: "the spool in memory reached its quota and dropped its oldest segment".into(),
@@ -187,7 +188,9 @@ impl Spool for MemorySpool {
         let batches: Vec<_> = lost.iter().map(|(h, _)| (h.seq, h.records)).collect();
         if let (Some((first, _)), Some((last, _))) = (batches.first().copied(), batches.last().copied()) {
             let words = words.to_owned();
-            self.losses.push(Loss { reason: LossReason::Damaged, first, last, batches, exact: true, words });
+            let total = Some(Tally::of(&batches));
+            let reason = LossReason::Damaged;
+            self.losses.push(Loss { reason, first, last, batches, total, exact: true, words });
         }
         if at + 1 == self.segments.len() {
             self.begin = true;
@@ -225,12 +228,10 @@ impl Spool for MemorySpool {
         Inventory { segments, bytes: self.segments.iter().map(|s| s.bytes).sum(), quarantined: 0 }
     }
 
-    fn held_above(&mut self, acknowledged: BatchSeq) -> Tally {
+    fn held_above(&mut self, acknowledged: BatchSeq) -> Result<Tally, SpoolError> {
         let records = self.segments.iter().flat_map(|s| &s.records);
-        records.filter(|(h, _)| h.seq > acknowledged).fold(Tally::default(), |sum, (h, _)| Tally {
-            batches: sum.batches + 1,
-            records: sum.records + h.records,
-        })
+        let above = records.filter(|(h, _)| h.seq > acknowledged);
+        Ok(above.fold(Tally::default(), |sum, (h, _)| sum.and(1, h.records)))
     }
 
     fn take_losses(&mut self) -> Vec<Loss> {

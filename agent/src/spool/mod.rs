@@ -170,11 +170,12 @@ pub struct Tally {
 }
 
 impl Tally {
+    pub(crate) fn and(self, batches: u64, records: u64) -> Self {
+        Self { batches: self.batches + batches, records: self.records + records }
+    }
+
     pub(crate) fn of<'a>(batches: impl IntoIterator<Item = &'a (BatchSeq, u64)>) -> Self {
-        batches.into_iter().fold(Self::default(), |sum, (_, records)| Self {
-            batches: sum.batches + 1,
-            records: sum.records + records,
-        })
+        batches.into_iter().fold(Self::default(), |sum, (_, records)| sum.and(1, *records))
     }
 }
 
@@ -208,7 +209,10 @@ pub struct Loss {
     pub last: BatchSeq,
     /// The lost batches and their records. Empty if they aren't known one by one.
     pub batches: Vec<(BatchSeq, u64)>,
-    /// Whether `batches` is exact. If not, the ledger was unreadable too and the range is a bound.
+    /// How much was lost in all; none if that is not known either.
+    pub total: Option<Tally>,
+    /// Whether `batches` is complete for certain. If not, the ledger may lack its end (a power cut) or is unreadable
+    /// too (two damages in one segment), and the range is a bound.
     pub exact: bool,
     /// What happened, for a person.
     pub words: String,
@@ -217,6 +221,11 @@ pub struct Loss {
 impl Loss {
     /// What a cursor loses that has everything up to and with `acknowledged`.
     pub fn above(&self, acknowledged: BatchSeq) -> Tally {
+        if let (false, Some(total)) = (self.exact, self.total)
+            && acknowledged < self.first
+        {
+            return total;
+        }
         Tally::of(self.batches.iter().filter(|(seq, _)| *seq > acknowledged))
     }
 }
@@ -259,10 +268,7 @@ impl Inventory {
 
     /// Everything held.
     pub fn total(&self) -> Tally {
-        self.segments.iter().fold(Tally::default(), |sum, s| Tally {
-            batches: sum.batches + s.tally.batches,
-            records: sum.records + s.tally.records,
-        })
+        self.segments.iter().fold(Tally::default(), |sum, s| sum.and(s.tally.batches, s.tally.records))
     }
 }
 
@@ -356,7 +362,10 @@ pub trait Spool: Send {
     fn inventory(&self) -> Inventory;
 
     /// How much is held above a batch.
-    fn held_above(&mut self, acknowledged: BatchSeq) -> Tally;
+    ///
+    /// # Errors
+    /// [`SpoolError::Storage`] if a ledger can't be read.
+    fn held_above(&mut self, acknowledged: BatchSeq) -> Result<Tally, SpoolError>;
 
     /// What was lost since this was last asked, damage found on opening included.
     fn take_losses(&mut self) -> Vec<Loss>;

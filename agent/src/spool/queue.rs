@@ -1,7 +1,7 @@
 //! The spool as a queue of segments: what is written where, what is read next, what is dropped and what is lost.
 //! No file is touched here; every step goes through a [`SegmentStore`].
 
-use super::ledger::{self, Entry, Ledger, LedgerError};
+use super::ledger::{self, Entry, Ledger};
 use super::record::{self, Assembler};
 use super::store::{OpenSegment, SegmentName, SegmentStore, StoreError};
 use super::{
@@ -84,6 +84,10 @@ struct Segment {
     /// Bytes on disk, by our accounting.
     bytes: u64,
     damaged: bool,
+    /// Bytes in the ledger: the place of its next frame.
+    ledger_bytes: u64,
+    /// Batches that are stored but could not be noted in the ledger.
+    unnoted: Vec<Entry>,
     /// How often in a row reading it failed for a reason that seemed to be the disk's.
     failures: u32,
 }
@@ -99,6 +103,8 @@ impl Segment {
             chunks: 0,
             bytes: SEGMENT_FIXED_BYTES,
             damaged: false,
+            ledger_bytes: ledger::HEADER_BYTES as u64,
+            unnoted: Vec::new(),
             failures: 0,
         }
     }
@@ -107,6 +113,10 @@ impl Segment {
         let mut segment = Self::new(name);
         segment.add(&ledger.entries, ledger.chunks, 0);
         segment.damaged = ledger.damaged;
+        segment.ledger_bytes = ledger.length;
+        if ledger.ahead_of_file {
+            segment.unnoted.clone_from(&ledger.entries);
+        }
         let written = ledger.entries.iter().map(|e| e.bytes + record::RECORD_HEADER_BYTES as u64).sum();
         segment.bytes += accounted_bytes(written);
         segment
@@ -128,12 +138,12 @@ impl Segment {
 
     /// Keeps what these entries say and nothing else.
     fn cut_to(&mut self, entries: &[Entry]) {
-        let bytes = self.bytes;
-        let (chunks, damaged) = (self.chunks, self.damaged);
+        let whole = self.clone();
         *self = Self::new(self.name);
-        self.add(entries, chunks, 0);
-        self.bytes = bytes;
-        self.damaged = damaged;
+        self.add(entries, whole.chunks, 0);
+        self.bytes = whole.bytes;
+        self.damaged = whole.damaged;
+        self.ledger_bytes = whole.ledger_bytes;
     }
 }
 
@@ -164,6 +174,8 @@ pub struct SegmentedSpool {
     newest: BatchSeq,
     losses: Vec<Loss>,
     quarantined: usize,
+    /// Segments that nothing is read of any more and that could not be removed yet.
+    leftovers: Vec<Segment>,
 }
 
 impl SegmentedSpool {
@@ -194,6 +206,7 @@ impl SegmentedSpool {
             newest: BatchSeq(0),
             losses: Vec::new(),
             quarantined: 0,
+            leftovers: Vec::new(),
         };
         spool.recover()?;
         Ok(spool)
@@ -238,16 +251,16 @@ impl SegmentedSpool {
                     quota_bytes: self.settings.quota_bytes,
                 });
             }
-            self.drop_oldest()?;
+            self.drop_oldest();
         }
         Ok(())
     }
 
-    fn drop_oldest(&mut self) -> Result<(), SpoolError> {
-        let segment = self.segments[0].clone();
-        let batches = self.batches_of(&segment);
+    fn drop_oldest(&mut self) {
+        let Some(segment) = self.segments.front().cloned() else { return };
+        let entries = self.entries_of(&segment).unwrap_or_default();
+        let batches: Vec<_> = entries.iter().map(|e| (e.seq, e.records)).collect();
         self.close(segment.name);
-        self.discard(&segment)?;
         self.segments.pop_front();
         self.losses.push(Loss {
             reason: LossReason::QuotaFull,
@@ -255,24 +268,26 @@ impl SegmentedSpool {
             last: segment.last,
             exact: Tally::of(&batches) == segment.tally,
             batches,
+            total: Some(segment.tally),
             words: format!(
                 "the spool reached its quota of {} bytes and dropped its oldest segment",
                 self.settings.quota_bytes
             ),
         });
-        Ok(())
+        // Counted before it is removed: better counted and delivered after a crash than gone without a word.
+        self.leftovers.push(segment);
+        self.remove_leftovers();
     }
 
-    /// The batches that a segment holds, from its ledger.
-    fn batches_of(&mut self, segment: &Segment) -> Vec<(BatchSeq, u64)> {
-        let Ok(ledger) = self.ledger_of(segment.name) else { return Vec::new() };
-        let held = |e: &&Entry| (segment.first..=segment.last).contains(&e.seq);
-        ledger.entries.iter().filter(held).map(|e| (e.seq, e.records)).collect()
-    }
-
-    fn ledger_of(&mut self, name: SegmentName) -> Result<Ledger, LedgerError> {
-        let bytes = self.store.read_ledger(name).map_err(|_| LedgerError::Header)?;
-        ledger::parse(name, &bytes)
+    /// What a segment holds, from its ledger.
+    fn entries_of(&mut self, segment: &Segment) -> Result<Vec<Entry>, StoreError> {
+        let bytes = self.store.read_ledger(segment.name)?;
+        let mut entries = ledger::parse(segment.name, &bytes).map(|l| l.entries).unwrap_or_default();
+        entries.extend_from_slice(&segment.unnoted);
+        entries.sort_by_key(|e| e.seq);
+        entries.dedup_by_key(|e| e.seq);
+        entries.retain(|e| (segment.first..=segment.last).contains(&e.seq));
+        Ok(entries)
     }
 
     fn close(&mut self, name: SegmentName) {
@@ -297,9 +312,9 @@ impl SegmentedSpool {
         if self.writer.take().is_none() {
             return;
         }
-        let Some(segment) = self.segments.back() else { return };
-        if seal && let Err(error) = self.store.append_ledger(segment.name, &ledger::seal(segment.name), true)
-        {
+        let Some(segment) = self.segments.back_mut().filter(|_| seal) else { return };
+        let frame = ledger::seal(segment.name, segment.ledger_bytes);
+        if let Err(error) = append_ledger(self.store.as_mut(), segment, &frame, true) {
             // Not sealed means that the next start asks the database: slower, not wrong.
             tracing::debug!(segment = %segment.name, %error, "segment could not be sealed");
         }
@@ -332,7 +347,8 @@ impl SegmentedSpool {
                 Ok(())
             }
             Err(error) => {
-                let _ = self.store.remove(name);
+                self.leftovers.push(Segment::new(name));
+                self.remove_leftovers();
                 Err(error.into())
             }
         }
@@ -350,11 +366,11 @@ impl SegmentedSpool {
         segment.add(&group.entries, total, written);
         let name = segment.name;
         self.newest = segment.last;
-        if let Err(error) =
-            self.store.append_ledger(name, &ledger::commit(name, &group.entries, total), false)
-        {
+        let frame = ledger::commit(name, segment.ledger_bytes, &group.entries, total);
+        if let Err(error) = append_ledger(self.store.as_mut(), segment, &frame, false) {
             // The batches are stored, but a ledger with a hole is worth nothing behind it.
             tracing::debug!(segment = %name, %error, "the ledger could not be written; a new segment begins");
+            segment.unnoted.clone_from(&group.entries);
             self.retire_writer(false);
         }
         Ok(())
@@ -366,12 +382,31 @@ impl SegmentedSpool {
             && let Some(segment) = self.segments.pop_back()
         {
             self.readers.retain(|(open, _)| *open != segment.name);
-            if let Err(error) = self.store.remove(segment.name) {
-                // The next start finds it superseded or empty.
-                tracing::debug!(segment = %segment.name, %error, "an empty segment could not be removed");
+            self.leftovers.push(segment);
+            self.remove_leftovers();
+        }
+    }
+
+    fn remove_leftovers(&mut self) {
+        // Should one survive until the next start, it is found superseded or empty.
+        for segment in std::mem::take(&mut self.leftovers) {
+            if let Err(error) = self.discard(&segment) {
+                tracing::debug!(segment = %segment.name, %error, "a segment could not be removed");
+                self.leftovers.push(segment);
             }
         }
     }
+}
+
+fn append_ledger(
+    store: &mut dyn SegmentStore,
+    segment: &mut Segment,
+    frame: &[u8],
+    sync: bool,
+) -> Result<(), StoreError> {
+    store.append_ledger(segment.name, frame, sync)?;
+    segment.ledger_bytes += frame.len() as u64;
+    Ok(())
 }
 
 impl Drop for SegmentedSpool {
@@ -469,6 +504,7 @@ impl Spool for SegmentedSpool {
         if self.segments.is_empty() {
             self.readers.clear();
         }
+        self.remove_leftovers();
         Ok(())
     }
 
@@ -489,20 +525,21 @@ impl Spool for SegmentedSpool {
         Inventory { segments, bytes: self.used_bytes(), quarantined: self.quarantined }
     }
 
-    fn held_above(&mut self, acknowledged: BatchSeq) -> Tally {
+    fn held_above(&mut self, acknowledged: BatchSeq) -> Result<Tally, SpoolError> {
         let mut sum = Tally::default();
         for segment in self.segments.clone() {
             let part = if segment.first > acknowledged {
                 segment.tally
             } else if segment.last > acknowledged {
-                Tally::of(self.batches_of(&segment).iter().filter(|(seq, _)| *seq > acknowledged))
+                let entries = self.entries_of(&segment)?;
+                let above = entries.iter().filter(|e| e.seq > acknowledged);
+                above.fold(Tally::default(), |sum, e| sum.and(1, e.records))
             } else {
                 Tally::default()
             };
-            sum.batches += part.batches;
-            sum.records += part.records;
+            sum = sum.and(part.batches, part.records);
         }
-        sum
+        Ok(sum)
     }
 
     fn take_losses(&mut self) -> Vec<Loss> {

@@ -80,9 +80,8 @@ impl SledSegment {
     /// Opens the database of a segment.
     pub(crate) fn open(segment: &Path, flush_deadline: Duration) -> Result<Self, StoreError> {
         let path = segment.join(DATABASE);
-        if !path.join("db").is_file() {
-            return Err(StoreError::Damaged { path, what: "its database file is missing".into() });
-        }
+        let db = path.join("db");
+        fs::metadata(&db).map_err(StoreError::io("opening", db))?;
         for entry in fs::read_dir(&path).map_err(StoreError::io("listing", &path))?.flatten() {
             let name = entry.file_name();
             if name == "conf" || name.as_encoded_bytes().starts_with(b"snap.") {

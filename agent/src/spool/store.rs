@@ -75,12 +75,18 @@ impl StoreError {
         move |source| Self::Io { doing, path, source }
     }
 
+    /// Whether what was to be opened is not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether the segment itself is at fault, rather than the disk or the machine at this moment.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } => true,
             Self::Io { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+                let kind = source.kind();
+                self.is_missing() || matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
             }
             Self::Stalled { .. } | Self::NoSpace { .. } => false,
         }

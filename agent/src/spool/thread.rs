@@ -201,7 +201,7 @@ impl SpoolThread {
     /// # Errors
     /// If the thread does not answer or the spool could not be opened.
     pub async fn held_above(&self, acknowledged: BatchSeq) -> Result<Tally, SpoolError> {
-        self.call("counting batches", move |worker| Ok(worker.spool()?.held_above(acknowledged))).await
+        self.call("counting batches", move |worker| worker.spool()?.held_above(acknowledged)).await
     }
 
     /// How the spool is.
@@ -492,7 +492,7 @@ impl Telemetry {
     }
 
     fn count(&self, loss: &Loss) {
-        let samples = Tally::of(&loss.batches).records;
+        let samples = loss.total.unwrap_or_else(|| Tally::of(&loss.batches)).records;
         match loss.reason {
             LossReason::QuotaFull => self.dropped.add(samples),
             LossReason::Damaged => self.damaged.add(samples),

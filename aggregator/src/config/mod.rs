@@ -8,23 +8,21 @@ mod output;
 mod receiver;
 mod status;
 
-pub use limits::{LimitSettings, RawLimits, TenantLimits};
-pub use output::{OutputSettings, Protocol, RawOutput, RawRemoteWrite, RemoteWriteSettings};
+pub use limits::RawLimits;
+pub use output::{OutputSettings, RawNames, RawOutput, RawProtocol, RawRemoteWrite};
 pub use receiver::{RawReceiverTls, ReceiverTlsSettings};
-pub use status::{NodeUpSettings, RawNodeUp, RawRecent, RawStatus, RecentSettings, StatusSettings};
+pub use status::{NodeUpSettings, RawNodeUp, RawRecent, RawStatus, StatusSettings};
 
+use crate::output::recent;
 use pegel_runtime::admin::{AdminSettings, RawAdmin};
 use pegel_runtime::config::form::{FilePath, Listen, Period};
 use pegel_runtime::config::{BadConfig, Input, Loaded, Mistakes, Path, load};
 use pegel_runtime::telemetry::LogSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The port that agents connect to, UDP.
-pub const DEFAULT_PORT: u16 = 4433;
 /// The port of the aggregator's admin HTTP; the agent's is the one before.
 pub const DEFAULT_ADMIN_PORT: u16 = 9465;
 /// The port of the page.
@@ -33,14 +31,16 @@ pub const DEFAULT_STATUS_PORT: u16 = 4434;
 /// Kubernetes kills.
 pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The raw form of the aggregator's configuration.
+/// Configuration of pegel-aggregator.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-renamed" = {"output": "outputs", "page": "status", "remote_write": "outputs"}))]
 pub struct RawAggregator {
-    /// The address that agents connect to, QUIC over UDP. Port 0 takes a free one; see `listen_address_file`.
-    pub listen: Listen,
-    /// A file to which the bound address is written, for scripts that choose port 0.
+    /// This aggregator's name, as agents and the page show it; without it the host's.
+    pub name: Option<String>,
+    /// The addresses that agents connect to, QUIC over UDP. Port 0 takes a free one; see `listen_address_file`.
+    pub listen: Vec<Listen>,
+    /// A file to which the bound addresses are written, one a line, for scripts that choose port 0.
     pub listen_address_file: Option<FilePath>,
     /// The aggregator's certificate, and which agents it accepts.
     pub tls: RawReceiverTls,
@@ -64,8 +64,10 @@ pub struct RawAggregator {
 
 impl Default for RawAggregator {
     fn default() -> Self {
+        let receiver = crate::receiver::Settings::default();
         Self {
-            listen: Listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT))),
+            name: None,
+            listen: receiver.listen.iter().copied().map(Listen).collect(),
             listen_address_file: None,
             tls: RawReceiverTls::default(),
             outputs: Vec::new(),
@@ -81,22 +83,22 @@ impl Default for RawAggregator {
 }
 
 /// The aggregator's settings.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where agents connect.
-    pub listen: SocketAddr,
-    /// Where the bound address is written.
+    /// The aggregator's name.
+    pub name: String,
+    /// Where agents connect, and what they may take.
+    pub receiver: crate::receiver::Settings,
+    /// Where the bound addresses are written.
     pub listen_address_file: Option<PathBuf>,
     /// TLS towards agents.
     pub tls: ReceiverTlsSettings,
     /// The outputs, each with a name of its own.
     pub outputs: Vec<OutputSettings>,
     /// The recent past.
-    pub recent: RecentSettings,
+    pub recent: recent::Settings,
     /// `pegel_node_up`.
     pub node_up: NodeUpSettings,
-    /// Limits.
-    pub limits: LimitSettings,
     /// The page.
     pub status: StatusSettings,
     /// The bound of the drain.
@@ -112,13 +114,34 @@ pub fn load_settings(input: &Input) -> Result<Loaded<Settings>, BadConfig> {
     load(input, RawAggregator::resolve)
 }
 
+/// The body of the configuration's fuzz target.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    pegel_runtime::config::fuzz(bytes, RawAggregator::resolve);
+}
+
+/// The host's name, as the kernel has it.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 impl RawAggregator {
     /// Resolves the whole form, saying all that is wrong.
     pub fn resolve(&self, mistakes: &mut Mistakes) -> Settings {
         let root = Path::root();
         let recent = self.recent.resolve(&root.key("recent"), mistakes);
+        if self.listen.is_empty() {
+            mistakes.at(&root.key("listen"), "is an empty list", "name an address such as `[::]:4433`");
+        }
+        let name = self.name.clone().or_else(host_name).unwrap_or_else(|| "aggregator".to_owned());
         Settings {
-            listen: self.listen.0,
+            receiver: crate::receiver::Settings {
+                listen: self.listen.iter().map(|listen| listen.0).collect(),
+                name: name.clone(),
+                drain: self.shutdown_timeout.0,
+                ..self.limits.resolve(&root.key("limits"), mistakes)
+            },
             listen_address_file: self
                 .listen_address_file
                 .as_ref()
@@ -127,8 +150,8 @@ impl RawAggregator {
             outputs: output::resolve(&self.outputs, &recent.name, &root.key("outputs"), mistakes),
             recent,
             node_up: self.node_up.resolve(&root.key("node_up"), mistakes),
-            limits: self.limits.resolve(&root.key("limits"), mistakes),
-            status: self.status.resolve(&root.key("status"), mistakes),
+            status: self.status.resolve(&name, &root.key("status"), mistakes),
+            name,
             shutdown_timeout: self.shutdown_timeout.0,
             admin: self.admin.resolve(&root.key("admin"), mistakes),
             log: self.log.clone(),

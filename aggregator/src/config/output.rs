@@ -1,38 +1,27 @@
 //! `outputs`: the backends.
 
+use crate::output::remote_write::{self, Authorization, NameRule, Protocol};
+use http::{HeaderName, HeaderValue, Uri};
 use pegel_proto::identity::OutputName;
 use pegel_runtime::config::form::{ByteSize, FilePath, HttpUrl, Period};
 use pegel_runtime::config::section::{Auth, RawBasicAuth, RawClientTls, resolve_auth};
 use pegel_runtime::config::{Mistakes, Path};
-use pegel_runtime::http_client::ClientTls;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-/// How long a request may take: Prometheus' own remote write waits as long.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Samples of one request: Prometheus' default of 2,000 costs a receiver more requests than it needs; vmagent sends
-/// 10,000. A request of 5,000 is some 100 KB and is answered in milliseconds.
-pub const DEFAULT_MAX_SAMPLES: u32 = 5_000;
-/// Workers of one output. Each has one request under way: at 20 ms an answer 8 of them send two million samples a
-/// second.
-pub const DEFAULT_SHARDS: u32 = 8;
-/// How long a worker waits for more samples before it sends what it has. It is part of the way from collection to
-/// query, whose goal is 50 ms.
-pub const DEFAULT_GATHER: Duration = Duration::from_millis(5);
-
 /// One output.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum RawOutput {
-    /// Prometheus remote write: Prometheus, Thanos, Mimir, VictoriaMetrics.
+    /// Prometheus remote write.
     RemoteWrite(RawRemoteWrite),
 }
 
 /// The version of remote write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum Protocol {
+pub enum RawProtocol {
     /// 2.0 where the backend understands it, else 1.0.
     #[default]
     #[serde(rename = "auto")]
@@ -45,7 +34,18 @@ pub enum Protocol {
     V2,
 }
 
-/// The raw form of a `remote_write` output.
+/// The names of metrics and labels that a backend takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawNames {
+    /// Any UTF-8, as Prometheus 3 and VictoriaMetrics.
+    #[default]
+    Utf8,
+    /// Letters, digits and underscores, as Prometheus 2 and what is built on it.
+    Legacy,
+}
+
+/// Prometheus remote write: Prometheus, Thanos, Mimir, VictoriaMetrics.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend(
@@ -66,7 +66,7 @@ pub struct RawRemoteWrite {
     /// The URL that is written to.
     pub url: Option<HttpUrl>,
     /// The version of the protocol.
-    pub protocol: Protocol,
+    pub protocol: RawProtocol,
     /// Headers of each request.
     pub headers: BTreeMap<String, String>,
     /// A header that carries the tenant: `X-Scope-OrgID` for Mimir, `THANOS-TENANT` for Thanos.
@@ -77,14 +77,17 @@ pub struct RawRemoteWrite {
     pub bearer_token_file: Option<FilePath>,
     /// TLS, for https.
     pub tls: RawClientTls,
-    /// How long a request may take.
+    /// How long a connection may take to be made.
+    pub connect_timeout: Period,
+    /// How long an answer may take.
     pub timeout: Period,
     /// How far behind its newest sample the backend takes one: Prometheus' `out_of_order_time_window`. An outage that
-    /// is longer than that, or than an hour without it, loses samples, each counted.
+    /// is longer than that, or than an hour without it, loses samples, each counted. With a window, fresh samples are
+    /// sent before a backlog.
     pub out_of_order_window: Option<Period>,
-    /// Whether fresh samples may be sent before a backlog; without it, where `out_of_order_window` is given.
-    pub accepts_out_of_order: Option<bool>,
-    /// Workers, each with one request under way. A series always has the same one.
+    /// The names that the backend takes; series with others are rejected before they are sent.
+    pub names: RawNames,
+    /// Writers for each tenant, each with one request under way. A series always has the same one.
     #[schemars(range(min = 1, max = 256))]
     pub shards: u32,
     /// The most samples of one request.
@@ -92,80 +95,52 @@ pub struct RawRemoteWrite {
     pub max_samples_per_request: u32,
     /// The most bytes of one request, before compression.
     pub max_bytes_per_request: ByteSize,
-    /// How long a worker waits for more samples before it sends what it has.
-    pub gather: Period,
-    /// The wait after the first failure; it doubles up to `backoff_max`.
+    /// How long the first batch of a request waits for others.
+    pub linger: Period,
+    /// The wait after a first failure; it doubles up to `backoff_max`.
     pub backoff_min: Period,
-    /// The longest wait between attempts, unless the backend asks for more with `Retry-After`.
+    /// The longest wait after failures.
     pub backoff_max: Period,
+    /// The longest wait that the backend may ask for with `Retry-After`.
+    pub retry_after_max: Period,
+    /// How often an output is tried that takes nothing at all, for a wrong URL or credentials.
+    pub park_probe: Period,
 }
 
 impl Default for RawRemoteWrite {
     fn default() -> Self {
+        let name = OutputName::parse("unnamed").expect("the name is valid");
+        let settings = remote_write::Settings::new(name, Uri::from_static("http://localhost/"));
         Self {
             name: String::new(),
             url: None,
-            protocol: Protocol::Auto,
+            protocol: RawProtocol::Auto,
             headers: BTreeMap::new(),
             tenant_header: None,
             basic_auth: None,
             bearer_token_file: None,
             tls: RawClientTls::default(),
-            timeout: Period(DEFAULT_TIMEOUT),
+            connect_timeout: Period(settings.connect_timeout),
+            timeout: Period(settings.request_timeout),
             out_of_order_window: None,
-            accepts_out_of_order: None,
-            shards: DEFAULT_SHARDS,
-            max_samples_per_request: DEFAULT_MAX_SAMPLES,
-            max_bytes_per_request: ByteSize(4 << 20),
-            gather: Period(DEFAULT_GATHER),
-            backoff_min: Period::milliseconds(30),
-            backoff_max: Period::seconds(5),
+            names: RawNames::Utf8,
+            shards: settings.shards as u32,
+            max_samples_per_request: settings.max_request_samples as u32,
+            max_bytes_per_request: ByteSize(settings.max_request_bytes as u64),
+            linger: Period(settings.linger),
+            backoff_min: Period(settings.min_backoff),
+            backoff_max: Period(settings.max_backoff),
+            retry_after_max: Period(settings.max_retry_after),
+            park_probe: Period(settings.park_probe),
         }
     }
 }
 
 /// One output.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum OutputSettings {
     /// Prometheus remote write.
-    RemoteWrite(RemoteWriteSettings),
-}
-
-/// A remote-write output.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RemoteWriteSettings {
-    /// Its name.
-    pub name: OutputName,
-    /// Where it writes.
-    pub url: String,
-    /// The version.
-    pub protocol: Protocol,
-    /// Headers of each request.
-    pub headers: Vec<(String, String)>,
-    /// The header that carries the tenant.
-    pub tenant_header: Option<String>,
-    /// How requests prove who sends them.
-    pub auth: Option<Auth>,
-    /// TLS.
-    pub tls: ClientTls,
-    /// The bound of a request.
-    pub timeout: Duration,
-    /// How far behind the backend takes samples; zero is unknown or nothing.
-    pub out_of_order_window: Duration,
-    /// Whether fresh samples may overtake a backlog.
-    pub accepts_out_of_order: bool,
-    /// Workers.
-    pub shards: usize,
-    /// The most samples of a request.
-    pub max_samples_per_request: usize,
-    /// The most bytes of a request.
-    pub max_bytes_per_request: usize,
-    /// How long a worker waits for more.
-    pub gather: Duration,
-    /// The first wait after a failure.
-    pub backoff_min: Duration,
-    /// The longest wait.
-    pub backoff_max: Duration,
+    RemoteWrite(Box<remote_write::Settings>),
 }
 
 /// Headers that requests have anyway, or that hold secrets.
@@ -203,7 +178,9 @@ pub(super) fn resolve(
             let reason = format!("outputs[{first}] is called `{name}` as well");
             mistakes.at(&path.key("name"), reason, "give each output a name of its own");
         }
-        resolved.push(OutputSettings::RemoteWrite(raw.resolve(name, &path, mistakes)));
+        if let Some(settings) = raw.resolve(name, &path, mistakes) {
+            resolved.push(OutputSettings::RemoteWrite(Box::new(settings)));
+        }
     }
     if outputs.is_empty() {
         let reason = "there is none, so data is kept in memory only and is gone when the aggregator ends";
@@ -213,8 +190,14 @@ pub(super) fn resolve(
 }
 
 impl RawRemoteWrite {
-    fn resolve(&self, name: OutputName, path: &Path, mistakes: &mut Mistakes) -> RemoteWriteSettings {
-        self.check_headers(path, mistakes);
+    /// The output's settings; none if it has no URL, which was said already.
+    fn resolve(
+        &self,
+        name: OutputName,
+        path: &Path,
+        mistakes: &mut Mistakes,
+    ) -> Option<remote_write::Settings> {
+        let (headers, tenant_header) = self.resolve_headers(path, mistakes);
         if self.timeout.0 < Duration::from_millis(100) {
             mistakes.at(&path.key("timeout"), format!("`{}` is too short", self.timeout), "use 30s");
         }
@@ -222,66 +205,104 @@ impl RawRemoteWrite {
             let reason = format!("does not lie between 1ms and backoff_max, {}", self.backoff_max);
             mistakes.at(&path.key("backoff_min"), reason, "use 30ms");
         }
-        if self.gather.0 > Duration::from_secs(5) {
-            mistakes.at(&path.key("gather"), format!("`{}` is too long", self.gather), "use 5ms");
+        if self.linger.0 > Duration::from_secs(5) {
+            mistakes.at(&path.key("linger"), format!("`{}` is too long", self.linger), "use 5ms");
+        }
+        if self.connect_timeout.0 < Duration::from_millis(10) {
+            mistakes.at(
+                &path.key("connect_timeout"),
+                format!("`{}` is too short", self.connect_timeout),
+                "use 5s",
+            );
+        }
+        if self.park_probe.0 < Duration::from_millis(100) {
+            mistakes.at(&path.key("park_probe"), format!("`{}` is too short", self.park_probe), "use 15s");
         }
         if self.max_bytes_per_request.0 < 64 << 10 || self.max_bytes_per_request.0 > 64 << 20 {
             let reason = format!("`{}` is no size for a request", self.max_bytes_per_request);
             mistakes.at(&path.key("max_bytes_per_request"), reason, "use something between 64KiB and 64MiB");
         }
         let window = self.out_of_order_window.as_ref().map_or(Duration::ZERO, |window| window.0);
-        let accepts = self.accepts_out_of_order.unwrap_or(!window.is_zero());
-        if accepts && window.is_zero() && self.accepts_out_of_order.is_some() {
-            // VictoriaMetrics has no window: it takes samples of any age.
-            let reason = "fresh samples will be sent before a backlog; Prometheus without out_of_order_time_window \
-                          would refuse that backlog";
-            mistakes.warn(&path.key("accepts_out_of_order"), reason, "keep it for VictoriaMetrics only");
-        } else if window.is_zero() && !mistakes.is_spoken_of(&path.key("out_of_order_window")) {
+        if window.is_zero() && !mistakes.is_spoken_of(&path.key("out_of_order_window")) {
             let reason = "without a window, Prometheus refuses what is an hour older than its newest sample: surviving \
                           an outage of T needs out_of_order_time_window ≥ T there";
             mistakes.warn(&path.key("out_of_order_window"), reason, "set it there, and the same value here");
         }
-        RemoteWriteSettings {
-            name,
-            url: self.url.as_ref().map(|url| url.0.clone()).unwrap_or_default(),
-            protocol: self.protocol,
-            headers: self.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
-            tenant_header: self.tenant_header.clone(),
-            auth: resolve_auth(self.basic_auth.as_ref(), self.bearer_token_file.as_ref(), path, mistakes),
-            tls: self.tls.resolve(&path.key("tls"), mistakes),
-            timeout: self.timeout.0,
-            out_of_order_window: window,
-            accepts_out_of_order: accepts,
+        let auth = resolve_auth(self.basic_auth.as_ref(), self.bearer_token_file.as_ref(), path, mistakes);
+        let tls = self.tls.resolve(&path.key("tls"), mistakes);
+        let url: Uri = self.url.as_ref()?.0.parse().ok()?;
+        Some(remote_write::Settings {
+            protocol: match self.protocol {
+                RawProtocol::Auto => Protocol::Auto,
+                RawProtocol::V1 => Protocol::V1,
+                RawProtocol::V2 => Protocol::V2,
+            },
+            headers,
+            tenant_header,
+            authorization: match auth {
+                Some(Auth::Basic { username, password_file }) => {
+                    Authorization::Basic { user: username, password_file }
+                }
+                Some(Auth::Bearer(token_file)) => Authorization::Bearer { token_file },
+                None => Authorization::None,
+            },
+            tls,
+            connect_timeout: self.connect_timeout.0,
+            request_timeout: self.timeout.0,
             shards: self.shards as usize,
-            max_samples_per_request: self.max_samples_per_request as usize,
-            max_bytes_per_request: self.max_bytes_per_request.0 as usize,
-            gather: self.gather.0,
-            backoff_min: self.backoff_min.0,
-            backoff_max: self.backoff_max.0,
-        }
+            max_request_samples: self.max_samples_per_request as usize,
+            max_request_bytes: self.max_bytes_per_request.0 as usize,
+            linger: self.linger.0,
+            min_backoff: self.backoff_min.0,
+            max_backoff: self.backoff_max.0,
+            max_retry_after: self.retry_after_max.0,
+            park_probe: self.park_probe.0,
+            names: match self.names {
+                RawNames::Utf8 => NameRule::Utf8,
+                RawNames::Legacy => NameRule::Legacy,
+            },
+            out_of_order_window: window,
+            ..remote_write::Settings::new(name, url)
+        })
     }
 
-    fn check_headers(&self, path: &Path, mistakes: &mut Mistakes) {
-        let mut check = |name: &str, value: &str, path: &Path| {
-            let lower = name.to_ascii_lowercase();
-            if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+    fn resolve_headers(
+        &self,
+        path: &Path,
+        mistakes: &mut Mistakes,
+    ) -> (Vec<(HeaderName, HeaderValue)>, Option<HeaderName>) {
+        let mut header = |name: &str, path: &Path| {
+            let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
                 mistakes.at(path, "is not a header name", "use letters, digits and dashes");
-            } else if let Some((_, remedy)) = OWN_HEADERS.iter().find(|(own, _)| *own == lower) {
+                return None;
+            };
+            if let Some((_, remedy)) = OWN_HEADERS.iter().find(|(own, _)| header == *own) {
                 mistakes.at(path, "is a header that pegel sets itself", *remedy);
-            } else if http::HeaderValue::from_str(value).is_err() {
-                mistakes.at(path, "has a value that no header can have", "use printable ASCII");
+                return None;
             }
+            Some(header)
         };
-        for (name, value) in &self.headers {
-            check(name, value, &path.key("headers").key(name));
-        }
-        if let Some(name) = &self.tenant_header {
-            check(name, "", &path.key("tenant_header"));
-            let both = self.headers.keys().any(|other| other.eq_ignore_ascii_case(name));
-            if both {
-                let reason = "is in headers as well, with the same value for every tenant";
-                mistakes.at(&path.key("tenant_header"), reason, "take one of them out");
+        let mut headers = Vec::new();
+        let tenant_header =
+            self.tenant_header.as_ref().and_then(|name| header(name, &path.key("tenant_header")));
+        let named: Vec<_> = self
+            .headers
+            .iter()
+            .filter_map(|(name, value)| {
+                let path = path.key("headers").key(name);
+                Some((header(name, &path)?, value, path))
+            })
+            .collect();
+        for (name, value, path) in named {
+            match HeaderValue::from_str(value) {
+                Ok(value) => headers.push((name, value)),
+                Err(_) => mistakes.at(&path, "has a value that no header can have", "use printable ASCII"),
             }
         }
+        if headers.iter().any(|(name, _)| Some(name) == tenant_header.as_ref()) {
+            let reason = "is in headers as well, with the same value for every tenant";
+            mistakes.at(&path.key("tenant_header"), reason, "take one of them out");
+        }
+        (headers, tenant_header)
     }
 }

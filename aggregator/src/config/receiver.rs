@@ -2,11 +2,12 @@
 
 use pegel_runtime::config::form::FilePath;
 use pegel_runtime::config::{Mistakes, Path};
+use pegel_runtime::tls::TlsFiles;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// The raw form of `tls`.
+/// The aggregator's certificate, and whose certificates it accepts.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend(
@@ -29,38 +30,26 @@ pub struct RawReceiverTls {
 /// TLS towards agents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiverTlsSettings {
-    /// The certificate chain.
-    pub cert_file: PathBuf,
-    /// The private key.
-    pub key_file: PathBuf,
-    /// The CA certificates of agents.
-    pub client_ca_file: PathBuf,
-    /// Revocation lists.
-    pub crl_file: Option<PathBuf>,
-    /// The trust domain.
+    /// The files.
+    pub files: TlsFiles,
+    /// The trust domain of agents; none for that of the aggregator's certificate.
     pub trust_domain: Option<String>,
 }
 
 impl RawReceiverTls {
     pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> ReceiverTlsSettings {
-        let mut file = |key: &str, flag: &str, what: &str, file: &Option<FilePath>| match file {
-            Some(file) => mistakes.readable_file(&path.key(key), file),
-            None => {
-                mistakes.at(&path.key(key), "is missing", format!("name {what} there, or give {flag} FILE"));
-                PathBuf::new()
+        let mut file = |key: &str, flag: &str, what: &str, file: &Option<FilePath>| {
+            if let Some(file) = file {
+                return mistakes.readable_file(&path.key(key), file);
             }
+            mistakes.at(&path.key(key), "is missing", format!("name {what} there, or give {flag} FILE"));
+            PathBuf::new()
         };
-        let settings = ReceiverTlsSettings {
-            cert_file: file("cert_file", "--cert", "the aggregator's certificate", &self.cert_file),
-            key_file: file("key_file", "--key", "the key of the certificate", &self.key_file),
-            client_ca_file: file(
-                "client_ca_file",
-                "--ca",
-                "the CA certificate of agents",
-                &self.client_ca_file,
-            ),
-            crl_file: self.crl_file.as_ref().map(|file| mistakes.readable_file(&path.key("crl_file"), file)),
-            trust_domain: self.trust_domain.clone(),
+        let files = TlsFiles {
+            cert: file("cert_file", "--cert", "the aggregator's certificate", &self.cert_file),
+            key: file("key_file", "--key", "the key of the certificate", &self.key_file),
+            ca: file("client_ca_file", "--ca", "the CA certificate of agents", &self.client_ca_file),
+            crl: self.crl_file.as_ref().map(|file| mistakes.readable_file(&path.key("crl_file"), file)),
         };
         let valid = |name: &str| {
             !name.is_empty()
@@ -71,6 +60,6 @@ impl RawReceiverTls {
             let remedy = "use a-z, 0-9, '.', '-' and '_', as SPIFFE wants it";
             mistakes.at(&path.key("trust_domain"), "is not a trust domain", remedy);
         }
-        settings
+        ReceiverTlsSettings { files, trust_domain: self.trust_domain.clone() }
     }
 }

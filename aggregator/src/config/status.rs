@@ -1,6 +1,7 @@
 //! `recent`, `node_up` and `status`: what the aggregator itself tells of nodes.
 
-use pegel_proto::identity::OutputName;
+use crate::output::recent;
+use crate::status;
 use pegel_runtime::admin::refuse_remote;
 use pegel_runtime::config::form::{FilePath, Listen, Period};
 use pegel_runtime::config::{Mistakes, Path};
@@ -10,10 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The history of a node's main series: an hour shows what happened before somebody looked.
-pub const DEFAULT_HISTORY: Duration = Duration::from_secs(3600);
-
-/// The raw form of `recent`.
+/// The recent past in memory.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-renamed" = {"forget_after": "history", "retention": "history"}))]
@@ -33,42 +31,33 @@ pub struct RawRecent {
 
 impl Default for RawRecent {
     fn default() -> Self {
-        Self { history: Period(DEFAULT_HISTORY), series_per_node: 200_000, series: 4_000_000, nodes: 10_000 }
+        let settings = recent::Settings::default();
+        Self {
+            history: Period(settings.forget_after),
+            series_per_node: settings.max_series_per_node as u32,
+            series: settings.max_series as u32,
+            nodes: settings.max_nodes as u32,
+        }
     }
-}
-
-/// The recent past.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecentSettings {
-    /// Its name as an output, where there is no other.
-    pub name: OutputName,
-    /// How long values of silent nodes are kept.
-    pub history: Duration,
-    /// The most series of one node.
-    pub series_per_node: usize,
-    /// The most series.
-    pub series: usize,
-    /// The most nodes.
-    pub nodes: usize,
 }
 
 impl RawRecent {
-    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> RecentSettings {
-        if self.history.0 < Duration::from_secs(60) || self.history.0 > Duration::from_secs(86_400) {
+    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> recent::Settings {
+        if self.history.0 < Duration::from_mins(1) || self.history.0 > Duration::from_hours(24) {
             let reason = format!("`{}` is not a history that fits memory and a page", self.history);
             mistakes.at(&path.key("history"), reason, "use something between 1m and 1d");
         }
-        RecentSettings {
-            name: OutputName::parse("recent").expect("the name is valid"),
-            history: self.history.0,
-            series_per_node: self.series_per_node as usize,
-            series: self.series as usize,
-            nodes: self.nodes as usize,
+        recent::Settings {
+            max_series_per_node: self.series_per_node as usize,
+            max_series: self.series as usize,
+            max_nodes: self.nodes as usize,
+            forget_after: self.history.0,
+            ..recent::Settings::default()
         }
     }
 }
 
-/// The raw form of `node_up`.
+/// `pegel_node_up`: 1 for a node whose agent is connected, 0 for one that was.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawNodeUp {
@@ -83,7 +72,7 @@ pub struct RawNodeUp {
 
 impl Default for RawNodeUp {
     fn default() -> Self {
-        Self { enabled: true, interval: Period::seconds(15), forget_after: Period::seconds(7 * 86_400) }
+        Self { enabled: true, interval: Period::seconds(15), forget_after: Period::seconds(86_400) }
     }
 }
 
@@ -100,7 +89,7 @@ pub struct NodeUpSettings {
 
 impl RawNodeUp {
     pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> NodeUpSettings {
-        if self.interval.0 < Duration::from_secs(1) || self.interval.0 > Duration::from_secs(120) {
+        if self.interval.0 < Duration::from_secs(1) || self.interval.0 > Duration::from_mins(2) {
             let reason = format!("`{}` does not suit alerts", self.interval);
             mistakes.at(&path.key("interval"), reason, "use something between 1s and 2m");
         }
@@ -112,7 +101,7 @@ impl RawNodeUp {
     }
 }
 
-/// The raw form of `status`: the page and its API.
+/// The page and its API.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawStatus {
@@ -124,8 +113,8 @@ pub struct RawStatus {
     pub allow_remote: bool,
     /// A file to which the bound address is written, for scripts that choose port 0.
     pub address_file: Option<FilePath>,
-    /// This aggregator's name on the page; without it the host's.
-    pub name: Option<String>,
+    /// How old a value may be for `/federate`.
+    pub look_back: Period,
     /// How often pages are told of changes.
     pub tick: Period,
     /// How many pages may listen for changes at a time.
@@ -138,15 +127,16 @@ pub struct RawStatus {
 
 impl Default for RawStatus {
     fn default() -> Self {
+        let settings = status::Settings::default();
         Self {
             enabled: true,
             listen: Listen(SocketAddr::from((Ipv4Addr::LOCALHOST, super::DEFAULT_STATUS_PORT))),
             allow_remote: false,
             address_file: None,
-            name: None,
-            tick: Period::seconds(1),
-            event_streams: 128,
-            series_per_answer: 100_000,
+            tick: Period(settings.tick),
+            event_streams: settings.max_event_streams as u32,
+            series_per_answer: settings.max_answer_series as u32,
+            look_back: Period(settings.look_back),
         }
     }
 }
@@ -158,40 +148,40 @@ pub struct StatusSettings {
     pub enabled: bool,
     /// Where.
     pub listen: SocketAddr,
-    /// Whether it is meant for other machines, which reach it by names that nobody here knows.
-    pub allow_remote: bool,
     /// Where the bound address is written.
     pub address_file: Option<PathBuf>,
-    /// The aggregator's name.
-    pub name: Option<String>,
-    /// How often pages are told of changes.
-    pub tick: Duration,
-    /// The most event streams.
-    pub event_streams: usize,
-    /// The most series in one answer.
-    pub series_per_answer: usize,
+    /// What it shows, and to whom.
+    pub status: status::Settings,
 }
 
 impl RawStatus {
-    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> StatusSettings {
+    pub(super) fn resolve(&self, name: &str, path: &Path, mistakes: &mut Mistakes) -> StatusSettings {
         if self.enabled {
             refuse_remote(&self.listen, self.allow_remote, path, mistakes);
         }
-        if self.tick.0 < Duration::from_millis(100) || self.tick.0 > Duration::from_secs(60) {
+        if self.tick.0 < Duration::from_millis(100) || self.tick.0 > Duration::from_mins(1) {
             mistakes.at(&path.key("tick"), format!("`{}` does not suit a page", self.tick), "use 1s");
         }
         StatusSettings {
             enabled: self.enabled,
             listen: self.listen.0,
-            allow_remote: self.allow_remote,
             address_file: self
                 .address_file
                 .as_ref()
                 .map(|file| mistakes.path_of(&path.key("address_file"), file)),
-            name: self.name.clone(),
-            tick: self.tick.0,
-            event_streams: self.event_streams as usize,
-            series_per_answer: self.series_per_answer as usize,
+            status: status::Settings {
+                name: name.to_owned(),
+                hosts: if self.listen.0.ip().is_loopback() {
+                    status::Hosts::Loopback
+                } else {
+                    status::Hosts::Any
+                },
+                tick: self.tick.0,
+                max_event_streams: self.event_streams as usize,
+                max_answer_series: self.series_per_answer as usize,
+                look_back: self.look_back.0,
+                ..status::Settings::default()
+            },
         }
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::output::remote_write;
 use pegel_runtime::config::{Flag, golden};
 use std::path::Path as FsPath;
 
@@ -29,11 +30,54 @@ fn a_full_file_is_resolved() {
     assert_eq!(loaded.warnings, []);
     let settings = loaded.settings;
     let OutputSettings::RemoteWrite(output) = &settings.outputs[0];
-    assert_eq!((output.name.as_str(), output.protocol), ("prometheus", Protocol::V1));
+    assert_eq!((output.name.as_str(), output.protocol), ("prometheus", remote_write::Protocol::V1));
     assert_eq!(output.out_of_order_window, Duration::from_secs(30 * 3600));
-    assert!(output.accepts_out_of_order);
-    assert_eq!(settings.limits.tenants[0].1.samples_per_second, 50_000);
-    assert_eq!(settings.recent.history, Duration::from_secs(1_800));
+    assert_eq!(output.tenant_header.as_ref().unwrap(), "x-scope-orgid");
+    assert_eq!((output.headers.len(), output.max_request_samples), (1, 2_000));
+    assert_eq!(settings.receiver.handshakes_per_second, 50);
+    assert_eq!(settings.receiver.name, "hall-3");
+    assert_eq!(settings.recent.forget_after, Duration::from_secs(1_800));
+    assert_eq!(settings.status.status.hosts, crate::status::Hosts::Any);
+}
+
+#[test]
+fn the_defaults_are_those_of_the_modules() {
+    let text = "name: a\noutputs: [{type: remote_write, name: p, url: 'http://a/w'}]";
+    let settings = read(text).unwrap().settings;
+    let receiver = crate::receiver::Settings {
+        name: "a".to_owned(),
+        drain: settings.shutdown_timeout,
+        ..crate::receiver::Settings::default()
+    };
+    assert_eq!(format!("{:?}", settings.receiver), format!("{receiver:?}"));
+    assert_eq!(settings.recent, recent::Settings::default());
+    let status = crate::status::Settings { name: "a".to_owned(), ..crate::status::Settings::default() };
+    assert_eq!(settings.status.status, status);
+    let OutputSettings::RemoteWrite(found) = &settings.outputs[0];
+    let name = pegel_proto::identity::OutputName::parse("p").unwrap();
+    let expected = remote_write::Settings::new(name, "http://a/w".parse().unwrap());
+    let times = |s: &remote_write::Settings| {
+        let waits = [s.min_backoff, s.max_backoff, s.max_retry_after, s.park_probe];
+        (waits, s.connect_timeout, s.request_timeout, s.linger)
+    };
+    assert_eq!(times(found), times(&expected));
+    assert_eq!(
+        (found.shards, found.max_request_samples, found.max_request_bytes, &found.url),
+        (expected.shards, expected.max_request_samples, expected.max_request_bytes, &expected.url)
+    );
+}
+
+#[test]
+fn any_text_gives_settings_or_mistakes() {
+    for file in std::fs::read_dir(here("src/config/testdata/bad")).unwrap() {
+        let mut bytes = std::fs::read(file.unwrap().path()).unwrap();
+        fuzz(&bytes);
+        for cut in (0..bytes.len()).step_by(7) {
+            fuzz(&bytes[cut..]);
+            bytes[cut] = b':';
+            fuzz(&bytes);
+        }
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Outputs: each takes batches and says what its backend made of them.
+//! Where batches go: one module an output.
 
 pub mod recent;
 pub mod remote_write;

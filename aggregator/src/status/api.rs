@@ -4,7 +4,7 @@ use super::board::{FleetRow, Known, Snapshot, live_values};
 use super::findings::Finding;
 use super::fleet::{Books, OutputStatus};
 use super::{Refusal, Status};
-use crate::output::recent::{HistoryView, Machine, Matching, Selector, SymbolText};
+use crate::output::recent::{HistoryView, Machine, Selector, SymbolText};
 use crate::session::ResolvedSeries;
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
@@ -145,7 +145,7 @@ pub(super) async fn fleet(State(status): State<Arc<Status>>) -> Json<FleetAnswer
         now_ms: snapshot.at_ms,
         aggregator: status.settings.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        agents: snapshot.agents.iter().map(summary).collect(),
+        agents: snapshot.agents.iter().map(|known| summary(known, snapshot.at_ms)).collect(),
         outputs: snapshot.outputs.clone(),
     })
 }
@@ -169,10 +169,11 @@ pub(super) fn node_answer(
     let known = snapshot.agent(identity)?;
     let recent = status.board.recent();
     let live = recent.live(identity);
-    let mut agent = summary(known);
-    agent.row.live = live.map(live_values).unwrap_or_default();
+    let now_ms = recent.now_ms();
+    let mut agent = summary(known, now_ms);
+    agent.row.live = live.map(|live| live_values(live, now_ms)).unwrap_or_default();
     Some(NodeAnswer {
-        now_ms: recent.now_ms(),
+        now_ms,
         agent,
         live_at_ms: live.map_or(0, |live| live.at_ms),
         heard_ms: live.map(|live| live.heard_ms),
@@ -193,15 +194,12 @@ pub(super) async fn series(
     if recent.live(&identity).is_none() {
         return Err(unknown(&identity));
     }
-    let mut matching = Matching::new(&selectors, recent.symbols());
     let mut answer = SeriesAnswer { matching: 0, series: Vec::new() };
-    recent.visit(Some(&identity), &mut |_, series, value, at_ms| {
-        if selectors.is_empty() || matching.takes(series) {
-            answer.matching += 1;
-            if answer.matching <= status.settings.max_answer_series {
-                let labels = labels(recent.symbols(), series).into_iter().collect();
-                answer.series.push(SeriesRow { labels, value: prometheus_number(value), at_ms });
-            }
+    recent.visit(Some(&identity), &selectors, &mut |series, value, at_ms| {
+        answer.matching += 1;
+        if answer.matching <= status.settings.max_answer_series {
+            let labels = labels(recent.symbols(), series).into_iter().collect();
+            answer.series.push(SeriesRow { labels, value: prometheus_number(value), at_ms });
         }
     });
     answer.series.sort_by(|a, b| a.labels.cmp(&b.labels));
@@ -226,11 +224,11 @@ pub(super) async fn outputs(State(status): State<Arc<Status>>) -> Json<OutputsAn
     Json(OutputsAnswer { outputs: status.board.fleet().outputs() })
 }
 
-fn summary(known: &Known) -> AgentSummary {
+fn summary(known: &Known, now_ms: i64) -> AgentSummary {
     let agent = &known.status;
     let books = agent.books.iter().map(|b| BooksRow { books: b.clone(), difference: b.difference() });
     AgentSummary {
-        row: known.row(),
+        row: known.row(now_ms),
         hostname: agent.hostname.clone(),
         peer: agent.peer.to_string(),
         epoch: agent.epoch.to_string(),

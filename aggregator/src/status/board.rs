@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+/// Main values older than this are no longer what a node is doing: eight default intervals.
+const LIVE_MS: i64 = 120_000;
 /// A look at the fleet is used for this long.
 const FRESH_MS: i64 = 900;
 
@@ -64,7 +66,7 @@ pub struct FleetRow {
 }
 
 impl Known {
-    pub(super) fn row(&self) -> FleetRow {
+    pub(super) fn row(&self, now_ms: i64) -> FleetRow {
         let agent = &self.status;
         let sum = |of: fn(&super::fleet::Books) -> u64| agent.books.iter().map(of).sum();
         FleetRow {
@@ -82,13 +84,16 @@ impl Known {
             held: sum(|b| b.held_already),
             dropped: sum(super::fleet::Books::dropped_total),
             rejected: sum(super::fleet::Books::rejected_total),
-            live: self.live.map(live_values).unwrap_or_default(),
+            live: self.live.map(|live| live_values(live, now_ms)).unwrap_or_default(),
         }
     }
 }
 
-/// The known values of a node's newest point, by track name.
-pub(super) fn live_values(live: Live) -> BTreeMap<String, f32> {
+/// The known values of a node's newest point, by track name; none if they are old.
+pub(super) fn live_values(live: Live, now_ms: i64) -> BTreeMap<String, f32> {
+    if now_ms - live.heard_ms > LIVE_MS {
+        return BTreeMap::new();
+    }
     let named = Track::ALL.into_iter().zip(live.point);
     named.filter(|(_, v)| v.is_finite()).map(|(track, v)| (track.name().to_owned(), v)).collect()
 }

@@ -83,7 +83,7 @@ fn changes(
 ) -> Option<Arc<str>> {
     let mut changed: Vec<(&AgentIdentity, FleetRow, bool)> = Vec::new();
     for known in &snapshot.agents {
-        let row = known.row();
+        let row = known.row(snapshot.at_ms);
         let before = told.get(&known.status.identity);
         if before != Some(&row) {
             let level_changed = before.is_none_or(|before| before.level != row.level);
@@ -137,7 +137,7 @@ fn fleet_event(
 }
 
 fn whole_fleet(status: &Status, snapshot: &Snapshot) -> Arc<str> {
-    let rows: Vec<FleetRow> = snapshot.agents.iter().map(super::board::Known::row).collect();
+    let rows: Vec<FleetRow> = snapshot.agents.iter().map(|known| known.row(snapshot.at_ms)).collect();
     fleet_event(status, snapshot, rows.iter().collect(), Vec::new(), true)
 }
 

@@ -2,7 +2,6 @@
 
 use super::api::{labels, prometheus_number, selectors};
 use super::{Refusal, Status};
-use crate::output::recent::Matching;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderName, StatusCode, header};
 use pegel_proto::metrics::{MetricType, NAME_LABEL};
@@ -24,13 +23,17 @@ pub(super) async fn federate(
     RawQuery(query): RawQuery,
 ) -> Result<([(HeaderName, &'static str); 1], String), Refusal> {
     let selectors = selectors(query.as_deref(), &["match[]"])?;
+    let text = [(header::CONTENT_TYPE, CONTENT_TYPE)];
+    if selectors.is_empty() {
+        // As in Prometheus: what is not asked for is not given.
+        return Ok((text, String::new()));
+    }
     let recent = status.board.recent();
     let since_ms = recent.now_ms() - status.settings.look_back.as_millis() as i64;
-    let mut matching = Matching::new(&selectors, recent.symbols());
     let mut metrics: BTreeMap<String, Metric> = BTreeMap::new();
     let mut series_count = 0;
-    recent.visit(None, &mut |_, series, value, at_ms| {
-        if at_ms < since_ms || !matching.takes(series) {
+    recent.visit(None, &selectors, &mut |series, value, at_ms| {
+        if at_ms < since_ms {
             return;
         }
         series_count += 1;
@@ -67,7 +70,7 @@ pub(super) async fn federate(
             let _ = writeln!(out, "{name}{line}");
         }
     }
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], out))
+    Ok((text, out))
 }
 
 /// One sample, but for the metric's name.

@@ -2,7 +2,7 @@
 //! `pegel why`. A finding says what is so, why it matters or where the data is, and what to do.
 
 use super::fleet::{AgentStatus, Books};
-use super::words::{bytes, count, samples, span};
+use super::words::{bytes, count, long_span, samples, span};
 use serde::{Deserialize, Serialize};
 
 /// A session that ended this long ago may just be moving to another aggregator (idle limit of the uplink: 30 s).
@@ -110,14 +110,14 @@ fn contact(agent: &AgentStatus, now_ms: i64) -> Option<Finding> {
     if ago < MOVING_MS {
         return Some(Finding::new(
             Level::Note,
-            format!("Disconnected {} ago.", span(ago)),
+            "Disconnected a moment ago.",
             format!("It may be moving to another aggregator, or restarting.{ended}{waiting}"),
             "",
         ));
     }
     Some(Finding::new(
         Level::Bad,
-        format!("No contact for {}.", span(ago)),
+        format!("No contact for {}.", long_span(ago)),
         format!(
             "If the node is up, its agent goes on collecting and keeps the data in its spool until it reaches an aggregator again.{ended}{waiting}"
         ),
@@ -224,7 +224,7 @@ fn silence(agent: &AgentStatus, heard_ms: Option<i64>, now_ms: i64) -> Option<Fi
             "It collects nothing.",
             format!(
                 "It has been connected for {} and has not collected a single sample.",
-                span(connected_for)
+                long_span(connected_for)
             ),
             "Check the sources in its configuration: `pegel-agent validate`, `pegel-agent once`.",
         ));
@@ -234,7 +234,7 @@ fn silence(agent: &AgentStatus, heard_ms: Option<i64>, now_ms: i64) -> Option<Fi
     (silent >= 2 * FIRST_DATA_MS && !held_back).then(|| {
         Finding::new(
             Level::Warning,
-            format!("Connected, but no samples for {}.", span(silent)),
+            format!("Connected, but no samples for {}.", long_span(silent)),
             "Its heartbeats arrive; its batches do not, and none wait.",
             "Look at the agent's log: its sources may be stuck or their interval long.",
         )

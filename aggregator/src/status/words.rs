@@ -52,6 +52,17 @@ pub fn span(ms: i64) -> String {
     }
 }
 
+/// A span that is still growing, in its largest unit, so that the words change once a minute at most: `21 min`.
+pub fn long_span(ms: i64) -> String {
+    let seconds = ms.max(0) / 1000;
+    match seconds {
+        0..60 => "less than a minute".to_owned(),
+        60..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +76,7 @@ mod tests {
         let spans = [45, 12_000, 250_000, 11_100_000, 187_200_000, 3_600_000].map(span);
         assert_eq!(spans, ["45 ms", "12 s", "4 min 10 s", "3 h 5 min", "2 d 4 h", "1 h"]);
         assert_eq!(samples(1), "1 sample");
+        let growing = [59_000, 61_000, 7_300_000, 180_000_000].map(long_span);
+        assert_eq!(growing, ["less than a minute", "1 min", "2 h", "2 d"]);
     }
 }

@@ -22,8 +22,6 @@ const CHUNK_BYTES: usize = 128 << 10;
 const COMPRESS_FROM_BYTES: usize = 64;
 /// zstd's level for descriptions: a set-up of 600 series takes about 2 ms once a connection.
 const ZSTD_LEVEL: i32 = 12;
-/// How many series one series op describes at most, so that chunks stay small.
-const SERIES_PER_OP: usize = 1024;
 
 #[derive(Debug)]
 struct KnownSet {
@@ -91,6 +89,9 @@ impl Encoder {
     }
 
     /// Appends the frame of these blocks to `out`. Frames must be decoded in the order of their encoding.
+    ///
+    /// The sets are within the caps ([`super::check_caps`]), and so is the batch; otherwise the decoder will refuse
+    /// the frame. A help text beyond its cap is cut. In steady state nothing is allocated.
     pub fn encode(&mut self, blocks: &[Block], out: &mut Vec<u8>) {
         let start = out.len();
         self.frame = self.frame.wrapping_add(1);
@@ -144,7 +145,7 @@ impl Encoder {
             self.chosen.push(id);
             expected = self.tables.set_after(id);
         }
-        if self.frame % SWEEP_EVERY == 0 {
+        if self.frame.is_multiple_of(SWEEP_EVERY) {
             self.forget_idle();
         }
         self.close_chunk(0);
@@ -240,7 +241,10 @@ impl Encoder {
             self.marks[id as usize] = self.mark;
             members.push(id);
         }
-        for some in fresh.chunks(SERIES_PER_OP) {
+        let mut rest = &fresh[..];
+        while !rest.is_empty() {
+            let (some, after) = rest.split_at(one_op(rest));
+            rest = after;
             self.ops.push(OP_SERIES);
             put_number(&mut self.ops, u64::from(target));
             put_number(&mut self.ops, some.len() as u64);
@@ -311,4 +315,17 @@ impl Encoder {
         }
         self.ops.clear();
     }
+}
+
+/// How many of the series one op describes, so that chunks stay small: at least one.
+fn one_op(series: &[Arc<Series>]) -> usize {
+    let mut bytes = 0;
+    for (count, one) in series.iter().enumerate() {
+        let labels: usize = one.labels().iter().map(|(name, value)| name.len() + value.len()).sum();
+        bytes += labels + one.family().name.len() + one.family().help.len() + one.family().unit.len();
+        if bytes > CHUNK_BYTES {
+            return count.max(1);
+        }
+    }
+    series.len()
 }

@@ -39,7 +39,7 @@ impl Prob {
     fn learn(&mut self, bit: bool, memory: u16) {
         let target = -i32::from(bit) & 65535;
         let rate = RATES[usize::from(self.seen) & 255];
-        self.p = (i32::from(self.p) + ((target - i32::from(self.p)) * rate >> 15)) as u16;
+        self.p = (i32::from(self.p) + (((target - i32::from(self.p)) * rate) >> 15)) as u16;
         self.seen += u16::from(self.seen < memory);
     }
 

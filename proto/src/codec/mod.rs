@@ -7,10 +7,12 @@
 //! A frame ends with a check over its bytes, the frames before it and the values that both ends hold, so a damaged,
 //! missing, repeated or swapped frame is an error before anything of it is believed.
 //!
-//! [`range`], [`mix`] and [`scale`] are the tools, [`model`] codes values, [`tables`] keeps numbers; all of that is
-//! one code for both ends. [`describe`] has the descriptions' bytes, [`encode`] and [`decode`] the two ends.
+//! `range`, `mix` and `scale` are the tools, `model` foresees a series, `values` codes a block with the `contexts` that
+//! its series share, `tables` keeps the numbers: all of that is one code for both ends. `describe` has the
+//! descriptions' bytes, `encode` and `decode` are the two ends.
 
 mod collect;
+mod contexts;
 mod decode;
 mod describe;
 mod encode;
@@ -21,8 +23,10 @@ mod scale;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod values;
 
-use crate::metrics::{Labels, MetricType};
+use crate::caps;
+use crate::metrics::{Labels, MetricType, Series, SeriesSet};
 use collect::Collector;
 pub use decode::Decoder;
 pub use encode::Encoder;
@@ -107,4 +111,56 @@ pub struct FamilyView<'a> {
     pub help: &'a str,
     /// The unit.
     pub unit: &'a str,
+}
+
+/// What a set has too much of to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OverCap {
+    /// The set has more series than a batch may have samples.
+    #[error("{0} series at once, at most {most} can be sent", most = caps::MAX_BATCH_SAMPLES)]
+    Series(usize),
+    /// A series, or the target, has too many labels.
+    #[error("{0} labels on `{1}`, at most {most} can be sent", most = caps::MAX_LABELS)]
+    Labels(usize, String),
+    /// A label's name or value, a family's name or its unit is too long.
+    #[error("{0} bytes of {1} on `{2}`, too long to be sent")]
+    Text(usize, &'static str, String),
+}
+
+/// Whether a decoder would take a set. Sources check each new set once, and leave out what fails.
+pub fn check_caps(set: &SeriesSet) -> Result<(), OverCap> {
+    if set.len() > caps::MAX_BATCH_SAMPLES {
+        return Err(OverCap::Series(set.len()));
+    }
+    check_labels(set.target(), "the target")?;
+    set.series().iter().try_for_each(|series| check_series(series))
+}
+
+/// Whether a decoder would take a series.
+pub fn check_series(series: &Series) -> Result<(), OverCap> {
+    check_labels(series.labels(), series.name())?;
+    let family = series.family();
+    for (text, what) in [(&family.name, "family name"), (&family.unit, "unit")] {
+        check_text(text, caps::MAX_LABEL_VALUE_BYTES, what, series.name())?;
+    }
+    Ok(())
+}
+
+fn check_labels(labels: &Labels, of: &str) -> Result<(), OverCap> {
+    if labels.len() > caps::MAX_LABELS {
+        return Err(OverCap::Labels(labels.len(), printable(of)));
+    }
+    labels.iter().try_for_each(|(name, value)| {
+        check_text(name, caps::MAX_LABEL_NAME_BYTES, "label name", of)?;
+        check_text(value, caps::MAX_LABEL_VALUE_BYTES, "label value", of)
+    })
+}
+
+fn check_text(text: &str, most: usize, what: &'static str, of: &str) -> Result<(), OverCap> {
+    if text.len() > most { Err(OverCap::Text(text.len(), what, printable(of))) } else { Ok(()) }
+}
+
+/// A name short enough for a message.
+fn printable(name: &str) -> String {
+    name.chars().take(80).flat_map(char::escape_debug).collect()
 }

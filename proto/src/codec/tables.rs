@@ -3,9 +3,11 @@
 //! The encoder decides what is described and what is forgotten; both ends then do the same here. A set holds its
 //! series, a series holds its target: what nothing holds is forgotten at once, and its number is the next to be used.
 
+use super::contexts::{Contexts, Number, code_number};
 use super::mix::Prob;
-use super::model::{Contexts, Number, SeriesState, Values, code_flag, code_number};
+use super::model::{Model, SeriesState};
 use super::range::Coder;
+use super::values::Values;
 
 /// A set's order of series.
 #[derive(Debug, Clone)]
@@ -98,7 +100,7 @@ impl Tables {
     pub(super) fn resident_bytes(&self) -> usize {
         let values = &self.values;
         values.series.capacity() * size_of::<SeriesState>()
-            + values.models.capacity() * size_of::<super::model::Model>()
+            + values.models.capacity() * size_of::<Model>()
             + values.ctx.resident_bytes()
             + 4 * (self.holders.capacity() + self.owner.capacity() + self.free_series.capacity())
             + self.sets.capacity() * size_of::<Option<SetState>>()
@@ -215,7 +217,7 @@ impl Tables {
 
     /// How many blocks the frame has.
     pub(super) fn code_count<C: Coder>(&mut self, c: &mut C, blocks: u32) -> u32 {
-        if !code_flag(&mut self.same_blocks, c, blocks == self.last_blocks) {
+        if !self.same_blocks.code(c, blocks == self.last_blocks) {
             self.last_blocks = code_number(&mut self.values.ctx, c, Number::Blocks, i64::from(blocks)) as u32;
         }
         self.last_blocks
@@ -225,7 +227,7 @@ impl Tables {
     /// no such set, which only a decoder can find.
     pub(super) fn code_heading<C: Coder>(&mut self, c: &mut C, heading: Heading) -> Option<Heading> {
         let expected = self.expected_set();
-        let as_expected = code_flag(&mut self.same_set, c, heading.set == expected);
+        let as_expected = self.same_set.code(c, heading.set == expected);
         let set = if as_expected {
             expected
         } else {
@@ -245,7 +247,7 @@ impl Tables {
         let interval_ms = if started { at_ms.wrapping_sub(clock.at_ms) } else { clock.interval_ms };
         state.clock = Clock { at_ms, interval_ms };
         target.clock = state.clock;
-        let change = code_flag(&mut self.same_stamping, c, heading.stamped == self.was_stamped);
+        let change = self.same_stamping.code(c, heading.stamped == self.was_stamped);
         let stamped = self.was_stamped == change;
         self.was_stamped = stamped;
         self.values.note(at_ms as u64 ^ u64::from(set) << 48);

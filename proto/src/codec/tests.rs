@@ -1,7 +1,7 @@
 //! What the codec promises. `PEGEL_SEED` repeats a random test's run.
 
 use super::*;
-use crate::fuzzing::{Witness, codec_decode, codec_round_trip};
+use crate::fuzzing::{Witness, codec_decode, codec_decode_seeds, codec_round_trip};
 use crate::metrics::{Block, Family, NAME_LABEL, Series, SeriesSet, stale_marker};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
@@ -116,6 +116,30 @@ fn damaged_frames_with_a_valid_check_do_no_harm() {
         }
         codec_decode(&input);
     }
+}
+
+#[test]
+fn seeds_with_every_byte_changed_do_no_harm() {
+    let mut random = StdRng::seed_from_u64(seed());
+    for seed in codec_decode_seeds().into_iter().take(4) {
+        codec_decode(&seed);
+        for at in 1..seed.len() {
+            let mut changed = seed.clone();
+            changed[at] ^= random.random_range(1..=255u8);
+            codec_decode(&changed);
+        }
+    }
+}
+
+#[test]
+fn what_is_beyond_its_cap_is_named_before_it_is_sent() {
+    assert_eq!(check_caps(&set_of("a", 0..10)), Ok(()));
+    let long = "x".repeat(caps::MAX_LABEL_VALUE_BYTES + 1);
+    let labels = Labels::new([(NAME_LABEL, "m"), ("path", &long)]).unwrap();
+    let error = check_series(&Series::new(labels, Arc::default())).unwrap_err();
+    assert_eq!(error.to_string(), "16385 bytes of label value on `m`, too long to be sent");
+    let many = Labels::new((0..129).map(|i| (format!("l{i:03}"), "v"))).unwrap();
+    assert!(matches!(check_series(&Series::new(many, Arc::default())), Err(OverCap::Labels(129, _))));
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub const CHECK_TIMEOUT: Duration = Duration::from_millis(800);
 /// How long requests may run on after the shutdown began.
 pub const DRAIN: Duration = Duration::from_secs(2);
 
-/// The raw form of `admin`.
+/// Metrics, health and reload of the process itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawAdmin {

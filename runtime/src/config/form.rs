@@ -22,8 +22,16 @@ pub fn by_name(name: &str) -> Option<&'static Form> {
 }
 
 /// All forms.
-pub static FORMS: [Form; 7] =
-    [Period::FORM, ByteSize::FORM, Listen::FORM, HostPort::FORM, HttpUrl::FORM, FilePath::FORM, Level::FORM];
+pub static FORMS: [Form; 8] = [
+    Period::FORM,
+    ByteSize::FORM,
+    Listen::FORM,
+    HostPort::FORM,
+    AggregatorAddress::FORM,
+    HttpUrl::FORM,
+    FilePath::FORM,
+    Level::FORM,
+];
 
 macro_rules! form {
     ($(#[$doc:meta])* $name:ident($inner:ty), $format:literal, $words:literal) => {
@@ -82,7 +90,11 @@ form! {
 }
 form! {
     /// A host, by name or address, and a port.
-    HostPort(String), "host-port", "a host and a port such as `aggregator.example:4433` or `[2001:db8::1]:4433`"
+    HostPort(String), "host-port", "a host and a port such as `web-1.example:9100` or `[2001:db8::1]:9100`"
+}
+form! {
+    /// An aggregator: a host, by name or address, and a port unless it is the usual one.
+    AggregatorAddress(String), "aggregator-address", "a host such as `aggregator.example`, `aggregator.example:4433` or `[2001:db8::1]:4433`"
 }
 form! {
     /// A URL of http or https.
@@ -273,6 +285,28 @@ impl fmt::Display for HostPort {
     }
 }
 
+impl AggregatorAddress {
+    /// Checks a host, with or without a port.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let bare = text.parse::<std::net::Ipv6Addr>().is_ok();
+        let without_port = bare || !text.contains(':') || text.ends_with(']');
+        match HostPort::parse(&match (bare, without_port) {
+            (true, _) => format!("[{text}]:1"),
+            (false, true) => format!("{text}:1"),
+            (false, false) => text.to_owned(),
+        }) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(reason) => Err(reason),
+        }
+    }
+}
+
+impl fmt::Display for AggregatorAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl HttpUrl {
     /// Checks a URL. User and password in it are refused: they would show wherever the URL is shown.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -413,6 +447,12 @@ mod tests {
         }
         for bad in ["a", "a:0", "a:x", ":4433", "::1:4433", "a b:1"] {
             assert!(HostPort::parse(bad).is_err(), "{bad}");
+        }
+        for good in ["a", "a:1", "::1", "[::1]", "[::1]:4433", "10.0.0.1"] {
+            assert!(AggregatorAddress::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a:", "a:0", "a b", "https://a", "[::g]", ":4433"] {
+            assert!(AggregatorAddress::parse(bad).is_err(), "{bad}");
         }
         assert!(HttpUrl::parse("http://[::1]:9090/x?y=z").is_ok());
         for bad in ["ftp://a", "a/b", "http://", "http://u:p@h/"] {

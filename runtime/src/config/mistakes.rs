@@ -131,7 +131,7 @@ impl Mistakes {
     pub(super) fn look_at_files(&mut self, input: &Input) {
         self.check_files = input.check_files;
         if let Some(parent) = input.file.as_deref().and_then(std::path::Path::parent) {
-            self.base = parent.to_owned();
+            parent.clone_into(&mut self.base);
         }
     }
 

@@ -39,7 +39,7 @@ pub use tree::{Node, Path, Place};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -101,7 +101,10 @@ pub struct Loaded<S> {
 
 /// What `validate` says of a configuration that can be used.
 pub fn validated(warnings: &[Mistake]) -> String {
-    let mut words: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+    let mut words = String::new();
+    for warning in warnings {
+        let _ = writeln!(words, "warning: {warning}");
+    }
     words.push_str("ok\n");
     words
 }

@@ -21,7 +21,6 @@ mod netdev;
 mod netlink;
 mod netstat;
 mod pressure;
-mod render;
 mod scrape;
 mod settings;
 mod stat;

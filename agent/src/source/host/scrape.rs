@@ -4,7 +4,8 @@ use super::emit::{Metric, Segment};
 use super::file::SharedFile;
 use super::lane::{Lane, Limits, Round};
 use super::task::{Done, ScrapeMetrics, Task};
-use super::{CollectorKind, Settings, Setup, System, build_info, render};
+use super::{CollectorKind, Settings, Setup, System, build_info};
+use crate::source::render;
 use crate::source::{SourceContext, vanished};
 use pegel_proto::metrics::{Block, Labels, SeriesSet, stale_marker};
 use std::sync::Arc;
@@ -112,7 +113,10 @@ impl HostSource {
     /// an exporter would.
     pub fn once(&mut self) -> String {
         let blocks = self.collect_blocking(0);
-        blocks.last().map(render::text).unwrap_or_default()
+        blocks
+            .last()
+            .map(|b| render::text(std::slice::from_ref(b), render::WhichLabels::Own))
+            .unwrap_or_default()
     }
 
     fn begin(&mut self, now: Instant) -> Limits {

@@ -120,7 +120,7 @@ fn source(settings: Settings, system: impl System) -> HostSource {
 
 /// A block's samples by their text form, as `name{a="b"}`.
 fn samples(block: &Block) -> BTreeMap<String, f64> {
-    let text = render::text(block);
+    let text = render::text(std::slice::from_ref(block), render::WhichLabels::Own);
     let sample = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
         Some((series.to_owned(), value.parse().ok()?))

@@ -175,11 +175,15 @@ impl Assembly {
         };
         let Scratch { scanned, regions } = scratch;
         scanned.clear();
-        let mut regions = RegionScan::new(regions, &self.shape.regions);
+        let mut regions = RegionScan::new(regions, &self.shape.regions, self.shape.format == Some(format));
         let mut lookup = Lookup::new(&self.shape, format);
         let mut exposition = Exposition::new(body, format);
         loop {
-            let position = exposition.position();
+            let mut position = exposition.position();
+            if let Some((length, kind)) = regions.skip(body, position) {
+                exposition.skip_metadata(length, kind);
+                position += length;
+            }
             let entry = match exposition.next_entry(lookup.expected()) {
                 None => break,
                 Some(entry) => entry?,

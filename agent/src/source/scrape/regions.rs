@@ -1,8 +1,8 @@
 //! Regions of an exposition: the metadata lines between samples, and the family that they describe.
 //!
 //! The series that follow a region belong to the family that it names last, if their names fit its type; that is
-//! how Prometheus relates the two. Whether a region is the one of the scrape before is seen by a hash of its text,
-//! so that metadata costs no more than that while it stays the same.
+//! how Prometheus relates the two. Whether a region is the one of the scrape before is seen by a hash of its text;
+//! while it stays the same, hashing is all that metadata costs ([`RegionScan::skip`]).
 
 use super::exposition::{Entry, Exposition, Format};
 use pegel_proto::caps;
@@ -14,6 +14,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 #[derive(Debug, Clone)]
 pub(super) struct Region {
     hash: u64,
+    length: usize,
+    /// The type in force after it.
+    kind: MetricType,
     /// What it describes; the region before the first metadata describes nothing.
     pub(super) family: Option<Arc<Family>>,
 }
@@ -34,17 +37,38 @@ pub(super) struct ScannedRegion {
 pub(super) struct RegionScan<'a> {
     found: &'a mut Vec<ScannedRegion>,
     before: &'a [Region],
+    /// Whether `before` is of the same format, so that equal text means the same.
+    comparable: bool,
     next: usize,
     open: Option<usize>,
 }
 
 impl<'a> RegionScan<'a> {
-    pub(super) fn new(found: &'a mut Vec<ScannedRegion>, before: &'a [Region]) -> Self {
+    pub(super) fn new(found: &'a mut Vec<ScannedRegion>, before: &'a [Region], comparable: bool) -> Self {
         found.clear();
-        let mut scan = Self { found, before, next: 0, open: Some(0) };
+        let mut scan = Self { found, before, comparable, next: 0, open: Some(0) };
         // The region before the first metadata: every sample has one.
         scan.end(&[], 0, MetricType::Unknown);
         scan
+    }
+
+    /// If the region that comes next in the shape comes next in the body, whole, notes it and says how long it is and
+    /// which type is in force after it.
+    pub(super) fn skip(&mut self, body: &[u8], position: usize) -> Option<(usize, MetricType)> {
+        let region = self.before.get(self.next).filter(|_| self.comparable && self.open.is_none())?;
+        let end = position + region.length;
+        // Only a sample ends a region. Whatever else follows is to be read to know.
+        if body.get(position) != Some(&b'#') || matches!(body.get(end)?, b'#' | b' ' | b'\t' | b'\n') {
+            return None;
+        }
+        let (hash, kind) = (region.hash, region.kind);
+        if xxh3_64_with_seed(&body[position..end], kind as u64) != hash {
+            return None;
+        }
+        let same = Some(self.next as u32);
+        self.found.push(ScannedRegion { start: position, end, kind, hash, same });
+        self.next += 1;
+        Some((region.length, kind))
     }
 
     /// A metadata line at `position`.
@@ -81,7 +105,7 @@ impl ScannedRegion {
             let kept = before.iter().filter_map(|region| region.family.as_ref());
             kept.into_iter().find(|kept| ***kept == family).cloned().unwrap_or_else(|| Arc::new(family))
         });
-        Region { hash: self.hash, family }
+        Region { hash: self.hash, length: self.end - self.start, kind: self.kind, family }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading: one segment after another, each from its head, up to what is committed or to the first damage.
 
-use super::{Cursor, OPEN_READERS, Place, Segment, SegmentedSpool};
+use super::{Cursor, OPEN_READERS, Place, Segment, SegmentedSpool, append_ledger};
 use crate::spool::record::{self, Assembler};
 use crate::spool::store::{SegmentName, StoreError};
 use crate::spool::{Loss, LossReason, ReadRecord, SpoolError, Start};
@@ -147,10 +147,10 @@ impl SegmentedSpool {
             self.retire_writer(true);
         }
         let before = self.segments[at].clone();
-        let entries = self.ledger_of(name).map(|l| l.entries).unwrap_or_default();
-        let (kept, lost): (Vec<_>, Vec<_>) = entries
+        let (kept, lost): (Vec<_>, Vec<_>) = self
+            .entries_of(&before)
+            .unwrap_or_default()
             .into_iter()
-            .filter(|e| e.seq <= before.last)
             .partition(|e| intact.is_some_and(|intact| e.seq <= intact));
         let batches: Vec<(BatchSeq, u64)> = lost.iter().map(|e| (e.seq, e.records)).collect();
         let known = Tally::of(&batches);
@@ -165,6 +165,10 @@ impl SegmentedSpool {
             last: before.last,
             exact: known.batches + kept.len() as u64 == before.tally.batches,
             batches,
+            total: Some(Tally {
+                batches: before.tally.batches - kept.len() as u64,
+                records: before.tally.records.saturating_sub(kept.iter().map(|e| e.records).sum()),
+            }),
             words: format!("segment {name}: {words}"),
         });
         self.readers.retain(|(open, _)| *open != name);
@@ -179,9 +183,10 @@ impl SegmentedSpool {
             }
             return;
         }
-        let last_intact = kept.last().map(|e| e.seq);
-        if let Err(error) = self.store.append_ledger(name, &ledger::damage(name, last_intact), true) {
-            tracing::warn!(segment = %name, %error, "the loss could not be noted and may be counted again after a restart");
+        let frame = ledger::damage(name, segment.ledger_bytes, kept.last().map(|e| e.seq));
+        if let Err(error) = append_ledger(self.store.as_mut(), segment, &frame, true) {
+            tracing::warn!(segment = %name, %error,
+                "the loss could not be noted and may be counted again after a restart");
         }
     }
 }

@@ -27,7 +27,7 @@ impl SegmentedSpool {
         let mut found: Vec<(SegmentName, Ledger)> = Vec::new();
         for name in names {
             self.next_number = self.next_number.max(name.number + 1);
-            if let Some(ledger) = self.recover_segment(name) {
+            if let Some(ledger) = self.recover_segment(name)? {
                 found.push((name, ledger));
             }
         }
@@ -37,46 +37,48 @@ impl SegmentedSpool {
             ledger.entries.retain(|e| bound.is_none_or(|bound| e.seq < bound));
             if let Some(first) = ledger.entries.first() {
                 bound = Some(first.seq);
-            } else if let Err(error) = self.store.remove(*name) {
-                tracing::warn!(segment = %name, %error, "an empty segment could not be removed");
+            } else {
+                self.leftovers.push(Segment::new(*name));
             }
         }
         found.retain(|(_, ledger)| !ledger.entries.is_empty());
+        self.remove_leftovers();
         self.segments = found.iter().map(|(name, ledger)| Segment::of(*name, ledger)).collect();
         self.newest = self.segments.back().map_or(BatchSeq(0), |s| s.last);
-        self.bound_inexact_losses();
+        self.bound_losses();
         self.quarantined = self.store.quarantined();
         Ok(())
     }
 
-    fn recover_segment(&mut self, name: SegmentName) -> Option<Ledger> {
+    fn recover_segment(&mut self, name: SegmentName) -> Result<Option<Ledger>, StoreError> {
         let parsed = match self.store.read_ledger(name) {
             Ok(bytes) => ledger::parse(name, &bytes),
             Err(_) => Err(LedgerError::Header),
         };
         let noted = match parsed {
-            Ok(ledger) if ledger.sealed => return Some(ledger),
+            Ok(ledger) if ledger.sealed => return Ok(Some(ledger)),
             Ok(ledger) => Some(ledger),
             Err(LedgerError::Header) => None,
             Err(error @ LedgerError::Format(_)) => {
-                self.set_aside_unread(name, &error.to_string());
-                return None;
+                self.report_damage(name, None, Vec::new(), &error.to_string());
+                self.set_aside(name, &error.to_string());
+                return Ok(None);
             }
         };
         let scan = match self.scan(name) {
             Ok(scan) => scan,
-            // The disk refuses for now: believe the ledger; reading will tell.
-            Err(error) if !error.is_damage() => {
-                tracing::warn!(segment = %name, %error, "a segment could not be examined");
-                return noted;
+            // The disk refuses for now. What is not known to be in here could be trimmed with the rest.
+            Err(error) if !error.is_damage() => return Err(error),
+            // The process ended before the database was there: nothing was committed.
+            Err(error) if error.is_missing() && noted.as_ref().is_some_and(|l| l.entries.is_empty()) => {
+                Scan::default()
             }
             Err(error) => Scan { damage: Some(error.to_string()), ..Scan::default() },
         };
-        self.reconcile(name, noted, scan)
+        Ok(self.reconcile(name, noted, scan))
     }
 
     fn reconcile(&mut self, name: SegmentName, noted: Option<Ledger>, scan: Scan) -> Option<Ledger> {
-        let ledger_is_whole = noted.is_some();
         let noted = noted.unwrap_or_default();
         let intact = scan.entries.last().map(|e| e.seq);
         let lost: Vec<(BatchSeq, u64)> = noted
@@ -85,25 +87,33 @@ impl SegmentedSpool {
             .filter(|e| intact.is_none_or(|intact| e.seq > intact))
             .map(|e| (e.seq, e.records))
             .collect();
-        let words = scan.damage.clone().unwrap_or_else(|| "records that were committed are missing".into());
-        if scan.entries.is_empty() && (!noted.entries.is_empty() || scan.damage.is_some()) {
-            self.report_damage(name, &lost, ledger_is_whole, &words);
-            self.set_aside(name, &words);
-            return None;
+        let damaged = !lost.is_empty() || scan.damage.is_some();
+        if damaged {
+            let words = scan.damage.as_deref().unwrap_or("records that were committed are missing");
+            let first = lost.first().map(|(seq, _)| *seq).or(intact.map(BatchSeq::next));
+            self.report_damage(name, first, lost, words);
+            if scan.entries.is_empty() {
+                self.set_aside(name, words);
+                return None;
+            }
         }
-        if !lost.is_empty() || scan.damage.is_some() {
-            self.report_damage(name, &lost, ledger_is_whole, &words);
-        }
-        let ledger = Ledger {
+        let mut ledger = Ledger {
             entries: scan.entries,
             chunks: scan.chunks,
+            length: noted.length,
             sealed: true,
-            damaged: noted.damaged || !lost.is_empty() || scan.damage.is_some(),
+            damaged: noted.damaged || damaged,
+            ahead_of_file: false,
         };
-        if !ledger.entries.is_empty()
-            && let Err(error) = self.store.replace_ledger(name, &ledger::rewrite(name, &ledger))
-        {
-            tracing::debug!(segment = %name, %error, "a recovered ledger could not be written");
+        if !ledger.entries.is_empty() {
+            let whole = ledger::rewrite(name, &ledger);
+            match self.store.replace_ledger(name, &whole) {
+                Ok(()) => ledger.length = whole.len() as u64,
+                Err(error) => {
+                    ledger.ahead_of_file = true;
+                    tracing::debug!(segment = %name, %error, "a recovered ledger could not be written");
+                }
+            }
         }
         Some(ledger)
     }
@@ -141,26 +151,24 @@ impl SegmentedSpool {
         Ok(scan)
     }
 
-    fn report_damage(&mut self, name: SegmentName, lost: &[(BatchSeq, u64)], exact: bool, words: &str) {
-        let (first, last) = match (lost.first(), lost.last()) {
-            (Some((first, _)), Some((last, _))) => (*first, *last),
-            // Where it ends is for `bound_inexact_losses` to say.
-            _ if !exact => (BatchSeq(name.first_seq), BatchSeq(u64::MAX)),
-            _ => return,
-        };
+    /// A ledger without a seal may lack its end after a power cut, so what is lost is at least what it names, and
+    /// at most everything up to the next segment (see [`Self::bound_losses`]).
+    fn report_damage(
+        &mut self,
+        name: SegmentName,
+        first: Option<BatchSeq>,
+        batches: Vec<(BatchSeq, u64)>,
+        words: &str,
+    ) {
         self.losses.push(Loss {
             reason: LossReason::Damaged,
-            first,
-            last,
-            batches: lost.to_vec(),
-            exact,
+            first: first.unwrap_or(BatchSeq(name.first_seq)),
+            last: BatchSeq(u64::MAX),
+            batches,
+            total: None,
+            exact: false,
             words: format!("segment {name}: {words}"),
         });
-    }
-
-    fn set_aside_unread(&mut self, name: SegmentName, words: &str) {
-        self.report_damage(name, &[], false, words);
-        self.set_aside(name, words);
     }
 
     fn set_aside(&mut self, name: SegmentName, words: &str) {
@@ -170,14 +178,11 @@ impl SegmentedSpool {
         }
     }
 
-    /// Where nothing of a segment could be read, the segments around it bound what it held.
-    fn bound_inexact_losses(&mut self) {
-        for loss in self.losses.iter_mut().filter(|l| !l.exact) {
-            let held = self.segments.iter();
-            if let Some(before) = held.clone().filter(|s| s.first <= loss.first).map(|s| s.last).max() {
-                loss.first = loss.first.max(before.next());
-            }
-            if let Some(after) = held.map(|s| s.first).filter(|first| *first > loss.first).min() {
+    /// The segments behind a loss bound it.
+    fn bound_losses(&mut self) {
+        for loss in &mut self.losses {
+            let after = self.segments.iter().map(|s| s.first).filter(|first| *first > loss.first).min();
+            if let Some(after) = after {
                 loss.last = loss.last.min(BatchSeq(after.0 - 1));
             }
         }

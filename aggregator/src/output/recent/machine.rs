@@ -52,7 +52,7 @@ impl Machine {
     /// Reads the last values of the main target.
     pub(super) fn read(
         text: &dyn SymbolText,
-        target: Option<Target>,
+        target: Option<&Target>,
         visit: impl FnOnce(&mut Visit<'_>),
     ) -> Self {
         let mut machine = Self::default();
@@ -64,8 +64,7 @@ impl Machine {
             }
             let labels = read_labels(text, series);
             let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
-            let wanted = target.unwrap_or_default().map(|symbol| symbol.map(|symbol| owned(text, symbol)));
-            if wanted != ["job", "instance"].map(|name| labels.get(name).cloned()) {
+            if target.is_some_and(|target| *target != ["job", "instance"].map(label)) {
                 return;
             }
             match label(NAME_LABEL).as_str() {

@@ -6,8 +6,8 @@
 use super::SymbolText;
 use super::history::{Point, Track};
 use crate::session::{ResolvedSeries, ResolvedSet};
-use crate::symbols::Symbol;
 use pegel_proto::metrics::{NAME_LABEL, is_stale_marker};
+use std::sync::Arc;
 
 /// Counter deltas over a longer time than this say nothing of "now": twenty steps of the default interval.
 const LONGEST_DELTA_MS: i64 = 300_000;
@@ -42,7 +42,7 @@ struct Sums {
 #[derive(Debug)]
 pub(super) struct Plan {
     /// Whose series they are.
-    pub(super) target: Target,
+    pub(super) target: Arc<Target>,
     pairs: Box<[(u32, Role)]>,
     /// The sums before: of the newest block, and of a backlog that follows at its own place in time.
     fresh: Option<Sums>,
@@ -52,9 +52,8 @@ pub(super) struct Plan {
 /// The labels of one series that a plan looks at.
 #[derive(Default)]
 struct Described {
-    /// Name; CPU mode or device; mount point; file system type.
-    fields: [String; 4],
-    target: Target,
+    /// Name; CPU mode or device; mount point; file system type; job; instance.
+    fields: [String; 6],
 }
 
 const NAME: usize = 0;
@@ -62,8 +61,11 @@ const PART: usize = 1;
 const MOUNTPOINT: usize = 2;
 const FSTYPE: usize = 3;
 
-/// The values of `job` and `instance`.
-pub(super) type Target = [Option<Symbol>; 2];
+const JOB: usize = 4;
+const INSTANCE: usize = 5;
+
+/// The values of `job` and `instance`, as text: a symbol may mean something else once its series are gone.
+pub(super) type Target = [String; 2];
 
 impl Plan {
     /// The plan of a set; none where it holds nothing of the machine itself.
@@ -79,7 +81,7 @@ impl Plan {
                 continue;
             }
             seen.read(series, text);
-            let role = seen.role().filter(|_| *target.get_or_insert(seen.target) == seen.target);
+            let role = seen.role().filter(|_| *target.get_or_insert_with(|| seen.target()) == seen.target());
             match role {
                 Some(Role::FilesystemSize) => sizes.push((seen.filesystem(), index)),
                 Some(Role::FilesystemAvailable) => available.push((seen.filesystem(), index)),
@@ -94,7 +96,7 @@ impl Plan {
             }
         }
         let target = target.filter(|_| !pairs.is_empty())?;
-        Some(Self { target, pairs: pairs.into(), fresh: None, backlog: None })
+        Some(Self { target: Arc::new(target), pairs: pairs.into(), fresh: None, backlog: None })
     }
 
     /// Reads a block. Tracks that this set says nothing of stay NaN. `fresh` is false for a block of a backlog that
@@ -167,7 +169,6 @@ fn ratio(part: f64, whole: f64) -> f32 {
 impl Described {
     fn read(&mut self, series: &ResolvedSeries, text: &dyn SymbolText) {
         self.fields.iter_mut().for_each(String::clear);
-        self.target = Target::default();
         for (label, value) in &series.labels {
             let mut field = None;
             text.with_text(*label, &mut |label| match label {
@@ -175,14 +176,18 @@ impl Described {
                 "mode" | "device" => field = Some(PART),
                 "mountpoint" => field = Some(MOUNTPOINT),
                 "fstype" => field = Some(FSTYPE),
-                "job" => self.target[0] = Some(*value),
-                "instance" => self.target[1] = Some(*value),
+                "job" => field = Some(JOB),
+                "instance" => field = Some(INSTANCE),
                 _ => {}
             });
             if let Some(field) = field {
                 text.with_text(*value, &mut |value| self.fields[field].push_str(value));
             }
         }
+    }
+
+    fn target(&self) -> Target {
+        [JOB, INSTANCE].map(|field| self.fields[field].clone())
     }
 
     fn filesystem(&self) -> String {

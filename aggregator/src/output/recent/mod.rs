@@ -23,11 +23,11 @@ mod values;
 
 pub use history::{EMPTY_POINT, HistoryView, Point, STEP_MS, STEPS, TRACKS, Track, TrackView};
 pub use machine::{Filesystem, Machine};
-pub use selector::{BadSelector, Matching, Selector};
+pub use selector::{BadSelector, Selector};
 
 use crate::fanout::{Announcement, Delivery, Output, OutputHealth, Tap, Verdict};
 use crate::session::{AgentInfo, ResolvedBlock, ResolvedSeries};
-use crate::symbols::Symbol;
+use crate::symbols::{Symbol, Symbols};
 use history::History;
 use main_series::Target;
 use parking_lot::{Mutex, RwLock};
@@ -35,16 +35,23 @@ use pegel_proto::batch::{BatchSeq, Outcome, Signal};
 use pegel_proto::identity::{AgentIdentity, OutputName};
 use pegel_runtime::metrics::{Counter, Registry};
 use seen::{Arrival, Seen};
+use selector::Matching;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use values::{LastValues, MainPoint};
 
-/// Reads interned strings back.
+/// Reads interned strings back, one at a time, so that interning never waits for a long answer.
 pub trait SymbolText: Send + Sync + 'static {
-    /// Calls `read` once with the symbol's text.
+    /// Calls `read` once with the symbol's text. `read` must not read another symbol.
     fn with_text(&self, symbol: Symbol, read: &mut dyn FnMut(&str));
+}
+
+impl SymbolText for Symbols {
+    fn with_text(&self, symbol: Symbol, read: &mut dyn FnMut(&str)) {
+        read(self.view().text(symbol));
+    }
 }
 
 /// The most series of one node by default: an agent with a few very large exporters. 200,000 × 8 B = 1.6 MB.
@@ -118,7 +125,7 @@ struct Node {
     /// Made when the first main value arrives: a node that only scrapes has none.
     history: Option<History>,
     live: Live,
-    main_target: Option<Target>,
+    main_target: Option<Arc<Target>>,
     main_heard_ms: i64,
 }
 
@@ -238,23 +245,31 @@ impl Recent {
     pub fn machine(&self, identity: &AgentIdentity) -> Option<Machine> {
         let node = self.node(identity)?;
         let node = node.lock();
-        Some(Machine::read(&*self.symbols, node.main_target, |visit| node.values.visit(visit)))
+        Some(Machine::read(&*self.symbols, node.main_target.as_deref(), |visit| node.values.visit(visit)))
     }
 
-    /// Shows the live series of one node, or of all, with value and instant (milliseconds since the Unix epoch). One
-    /// node is locked at a time: its batches wait meanwhile, so `visit` must not block.
+    /// Shows the live series of one node, or of all, that any of the selectors takes (all, if there are none), with
+    /// value and instant (milliseconds since the Unix epoch). One node is locked at a time: its batches wait
+    /// meanwhile, so `visit` must not block.
     pub fn visit(
         &self,
         of: Option<&AgentIdentity>,
-        visit: &mut dyn FnMut(&AgentIdentity, &ResolvedSeries, f64, i64),
+        selectors: &[Selector],
+        visit: &mut dyn FnMut(&ResolvedSeries, f64, i64),
     ) {
         let mut nodes: Vec<(AgentIdentity, Arc<Mutex<Node>>)> = match of {
             Some(identity) => self.node(identity).map(|node| (identity.clone(), node)).into_iter().collect(),
             None => self.nodes.read().iter().map(|(i, n)| (i.clone(), n.clone())).collect(),
         };
         nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (identity, node) in nodes {
-            node.lock().values.visit(&mut |series, value, at_ms| visit(&identity, series, value, at_ms));
+        for (_, node) in nodes {
+            // A node's series keep its symbols alive, but not another node's: what is known of symbols ends here.
+            let mut matching = Matching::new(selectors, &*self.symbols);
+            node.lock().values.visit(&mut |series, value, at_ms| {
+                if selectors.is_empty() || matching.takes(series) {
+                    visit(series, value, at_ms);
+                }
+            });
         }
     }
 }
@@ -273,11 +288,11 @@ impl Node {
 
     /// Takes over what a block said of the main series.
     fn note_main(&mut self, now_ms: i64, at_ms: i64, main: &MainPoint) {
-        if self.main_target != Some(main.target) {
+        if self.main_target.as_ref() != Some(&main.target) {
             if self.main_target.is_some() && now_ms - self.main_heard_ms < MAIN_TARGET_SILENCE_MS {
                 return;
             }
-            self.main_target = Some(main.target);
+            self.main_target = Some(main.target.clone());
         }
         self.main_heard_ms = now_ms;
         for (track, value) in Track::ALL.into_iter().zip(main.point) {

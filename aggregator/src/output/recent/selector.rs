@@ -64,7 +64,7 @@ impl Selector {
 
 /// Several selectors, any of which may match, and what they said of each symbol so far: a value that occurs in a
 /// thousand series is looked at once.
-pub struct Matching<'a> {
+pub(super) struct Matching<'a> {
     selectors: &'a [Selector],
     text: &'a dyn SymbolText,
     /// For each test, by (selector, test): what it says of a symbol.
@@ -74,13 +74,13 @@ pub struct Matching<'a> {
 
 impl<'a> Matching<'a> {
     /// Begins a pass over series.
-    pub fn new(selectors: &'a [Selector], text: &'a dyn SymbolText) -> Self {
+    pub(super) fn new(selectors: &'a [Selector], text: &'a dyn SymbolText) -> Self {
         let verdicts = selectors.iter().map(|s| s.tests.iter().map(|_| HashMap::new()).collect()).collect();
         Self { selectors, text, verdicts, names: HashMap::new() }
     }
 
     /// Whether any selector takes the series.
-    pub fn takes(&mut self, series: &ResolvedSeries) -> bool {
+    pub(super) fn takes(&mut self, series: &ResolvedSeries) -> bool {
         let mut passed: Vec<u64> = vec![0; self.selectors.len()];
         let mut seen: Vec<u64> = vec![0; self.selectors.len()];
         for (label, value) in &series.labels {

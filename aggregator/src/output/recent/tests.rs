@@ -7,32 +7,10 @@ use pegel_proto::identity::{NodeId, TenantId};
 use pegel_proto::metrics::{Family, MetricType, NAME_LABEL, stale_marker};
 use std::sync::atomic::AtomicI64;
 
-/// A table of symbols.
-#[derive(Default)]
-pub(crate) struct Interned(Mutex<Vec<String>>);
-
-impl Interned {
-    fn symbol(&self, text: &str) -> Symbol {
-        let mut table = self.0.lock();
-        let place = table.iter().position(|known| known == text).unwrap_or_else(|| {
-            table.push(text.to_owned());
-            table.len() - 1
-        });
-        Symbol(place as u32)
-    }
-}
-
-impl SymbolText for Interned {
-    fn with_text(&self, symbol: Symbol, read: &mut dyn FnMut(&str)) {
-        let text = self.0.lock()[symbol.0 as usize].clone();
-        read(&text);
-    }
-}
-
 /// `recent` on a clock of the test's.
 pub(crate) struct Bed {
     pub(crate) recent: Arc<Recent>,
-    pub(crate) symbols: Arc<Interned>,
+    pub(crate) symbols: Arc<Symbols>,
     pub(crate) registry: Registry,
     pub(crate) now_ms: Arc<AtomicI64>,
 }
@@ -42,7 +20,7 @@ pub(crate) const START_MS: i64 = 1_700_000_000_000 / STEP_MS * STEP_MS;
 
 impl Bed {
     pub(crate) fn new(settings: Settings) -> Self {
-        let (symbols, registry) = (Arc::new(Interned::default()), Registry::new());
+        let (symbols, registry) = (Arc::new(Symbols::new()), Registry::new());
         let now_ms = Arc::new(AtomicI64::new(START_MS));
         let clock = now_ms.clone();
         let clock: WallClock = Box::new(move || clock.load(Ordering::Relaxed));
@@ -58,15 +36,11 @@ impl Bed {
             let mut labels = vec![(NAME_LABEL, name)];
             labels.extend(words.map(|pair| pair.split_once('=').unwrap()));
             labels.sort_unstable();
-            let labels =
-                labels.into_iter().map(|(n, v)| (self.symbols.symbol(n), self.symbols.symbol(v))).collect();
             let kind = if name.ends_with("_total") { MetricType::Counter } else { MetricType::Gauge };
-            Arc::new(ResolvedSeries {
-                labels,
-                family: Arc::new(Family { name: name.into(), kind, ..Family::default() }),
-            })
+            let family = Arc::new(Family { name: name.into(), kind, ..Family::default() });
+            Arc::new(ResolvedSeries::new(&self.symbols, &labels, family))
         });
-        Arc::new(ResolvedSet { series: series.collect() })
+        Arc::new(ResolvedSet::new(series.collect::<Vec<_>>(), 0))
     }
 
     pub(crate) fn observe(&self, node: &str, seq: u64, at_ms: i64, set: &Arc<ResolvedSet>, values: &[f64]) {
@@ -75,7 +49,7 @@ impl Bed {
 
     fn shown(&self, node: &str) -> Vec<(String, f64)> {
         let mut shown = Vec::new();
-        self.recent.visit(Some(&identity(node)), &mut |_, series, value, _| {
+        self.recent.visit(Some(&identity(node)), &[], &mut |series, value, _| {
             let mut text = String::new();
             for (_, value) in &series.labels {
                 self.symbols.with_text(*value, &mut |value| text.push_str(value));

@@ -53,16 +53,16 @@ pub(super) struct LastValues {
 }
 
 /// What a block says of a node's main series.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct MainPoint {
-    pub(super) target: Target,
+    pub(super) target: Arc<Target>,
     pub(super) point: Point,
     /// Nothing newer was seen of this set.
     pub(super) fresh: bool,
 }
 
 /// What became of a block.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Taken {
     pub(super) main: Option<MainPoint>,
     /// Series that were not kept because the bound is reached.
@@ -98,7 +98,7 @@ impl LastValues {
         let kept = &mut self.kept[known];
         let fresh = seq >= kept.seq;
         let main = kept.plan.as_deref_mut().map(|plan| MainPoint {
-            target: plan.target,
+            target: plan.target.clone(),
             point: plan.read(block.at_ms, &block.values, fresh),
             fresh,
         });
@@ -141,7 +141,7 @@ impl LastValues {
         new.plan = Plan::of(&new.set, text).map(Box::new);
         let fresh = self.kept.iter().all(|kept| kept.seq <= seq);
         let main = new.plan.as_deref_mut().map(|plan| MainPoint {
-            target: plan.target,
+            target: plan.target.clone(),
             point: plan.read(block.at_ms, &block.values, fresh),
             fresh,
         });

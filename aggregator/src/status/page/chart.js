@@ -23,7 +23,7 @@ export function chart(title, lines, top) {
     grid, shown.length === 1 ? area : null, [...paths].reverse(), cross);
   const [from, at, to] = [h('span'), h('span'), h('span')];
   const figure = h('figure', { class: 'chart' },
-    h('figcaption', {}, h('span', { class: 'name' }, title), h('span', {}, shown.map((line) => line.now))),
+    h('figcaption', {}, h('span', { class: 'name' }, title), h('span', { class: 'values' }, shown.map((line) => line.now))),
     picture, h('div', { class: 'axis' }, from, at, to));
 
   let history = null;
@@ -56,12 +56,11 @@ export function chart(title, lines, top) {
     label();
   }
 
-  // The values at the crosshair, or else the newest.
+  // The values at the crosshair, or else of now.
   function label() {
     const words = shown.map((line) => {
       const values = track(line.name);
-      const place = chosen ?? last(values);
-      const value = place === null ? null : nearest(values, place);
+      const value = nearest(values, chosen ?? steps() - 1);
       const text = value === null ? '–' : line.format(value);
       if (line.value.data !== text) line.value.data = text;
       return `${line.label ?? title} ${text}`;
@@ -107,14 +106,9 @@ function joined(values, most) {
   return runs;
 }
 
-function last(values) {
-  for (let i = values.length - 1; i >= 0; i -= 1) if (values[i] !== null) return i;
-  return null;
-}
-
-// With an interval longer than a step most steps are empty: the value before, up to five steps back, still holds.
+// With an interval longer than a step most steps are empty: the value before, up to two minutes back, still holds.
 function nearest(values, place) {
-  for (let i = place; i >= Math.max(0, place - 5); i -= 1) if (values[i] !== null && values[i] !== undefined) return values[i];
+  for (let i = place; i >= Math.max(0, place - 8); i -= 1) if (values[i] !== null && values[i] !== undefined) return values[i];
   return null;
 }
 

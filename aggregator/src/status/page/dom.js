@@ -40,4 +40,7 @@ export function meter() {
   }
 }
 
+// Words in which `commands` stand between backquotes.
+export const prose = (text) => text.split('`').map((part, i) => (i % 2 === 1 ? h('code', {}, part) : part));
+
 export const nodePath = (tenant, node) => `/nodes/${encodeURIComponent(tenant)}/${encodeURIComponent(node)}`;

@@ -2,7 +2,7 @@
 
 import { fetchJson, listen, now, showFailure } from './app.js';
 import { byteScale, chart, loadScale } from './chart.js';
-import { h, meter, nodePath, replace, setText } from './dom.js';
+import { h, meter, nodePath, prose, replace, setText } from './dom.js';
 import { ago, byteRate, bytes, count, instant, load, percent, span } from './words.js';
 
 // Fills the chart's gaps that events left, after a sleep of the machine for example.
@@ -62,7 +62,7 @@ export async function nodeView(view, tenant, node) {
   function show() {
     showFacts();
     once(findings, state.agent.findings, (list) => list.map((one) => h('li', { 'data-level': one.level },
-      h('b', {}, one.what), h('p', {}, one.why), one.todo && h('p', { class: 'todo' }, one.todo))));
+      h('b', {}, one.what), h('p', {}, prose(one.why)), one.todo && h('p', { class: 'todo' }, prose(one.todo)))));
     chartBox.hidden = !history;
     setText(noCharts, history ? '' : 'No host metrics of this node in the last hour: its charts appear with the first.');
     for (const one of charts) one.show(history);

@@ -109,6 +109,7 @@ impl<'a> Cursor<'a> {
             _ => return self.fail(Fault::MetadataName(keyword)),
         };
         match std::str::from_utf8(name) {
+            Ok(name) if self.body[start] != b'"' => Ok(Cow::Borrowed(name)),
             Ok(name) if !name.contains('\0') => Ok(labels::unescape(name)),
             _ => Err((start, Fault::NotUtf8("the metric's name"))),
         }

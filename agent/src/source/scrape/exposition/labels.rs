@@ -114,7 +114,7 @@ pub(super) fn unescape_help(text: &str) -> Cow<'_, str> {
 }
 
 fn resolve(text: &str, quotes: bool) -> Cow<'_, str> {
-    if !text.contains('\\') {
+    if memchr::memchr(b'\\', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());

@@ -214,6 +214,12 @@ impl<'a> Exposition<'a> {
         self.cursor.at
     }
 
+    /// Goes past metadata that was read in this format before, `length` bytes after which `kind` is in force.
+    pub(super) fn skip_metadata(&mut self, length: usize, kind: MetricType) {
+        self.cursor.at += length;
+        self.kind = kind;
+    }
+
     /// The next line that says something; none at the end. After an error there is nothing more.
     ///
     /// `expected` is the series text that the caller thinks comes next, one that was read in this format before.

@@ -4,6 +4,7 @@ use super::*;
 use crate::source::scrape::assembly::{Assembled, Assembly, Reading, Scratch};
 use crate::source::scrape::exposition::Format;
 use crate::source::scrape::own_labels::Rules;
+use pegel_proto::metrics::MetricType;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use std::fmt::Write as _;
@@ -87,13 +88,26 @@ fn metadata_that_changes_makes_series_anew_without_ending_them() {
     let changed = target.read("# TYPE a counter\na 1\n");
     assert_eq!(changed.blocks.len(), 1, "no staleness marker");
     assert_eq!(changed.counts.added, 0);
-    assert_eq!(changed.blocks[0].set.series()[0].family().kind, pegel_proto::metrics::MetricType::Counter);
+    assert_eq!(changed.blocks[0].set.series()[0].family().kind, MetricType::Counter);
     // A type that normalises labels makes another series of the same text.
     let histogram = target.read("# TYPE a histogram\na_bucket{le=\"1\"} 1\n");
     assert_eq!(values(&histogram)["a_bucket le=1.0"], "1");
     let untyped = target.read("# TYPE a untyped\na_bucket{le=\"1\"} 1\n");
     assert_eq!(values(&untyped)["a_bucket le=1"], "1");
     assert_eq!(values(&untyped)["a_bucket le=1.0"], "stale");
+}
+
+#[test]
+fn metadata_that_grows_is_read_whole() {
+    let mut target = Target::new();
+    target.read("# HELP a A.\na 1\n# HELP b B.\nb 1\n");
+    let grown = target.read("# HELP a A.\n# TYPE a gauge\na 1\n# HELP b B.\n\n# TYPE b counter\nb 1\n");
+    for (series, kind) in grown.blocks[0].set.series().iter().zip([MetricType::Gauge, MetricType::Counter]) {
+        assert_eq!((series.family().kind, series.family().help.len()), (kind, 2));
+    }
+    // Cut off within what was known, or followed by nothing: read as ever.
+    assert_eq!(values(&target.read("# HELP a A.")).len(), 2);
+    assert_eq!(target.read("# HELP a A.\n# TYPE a gauge\na 1\n").counts.scraped, 1);
 }
 
 #[test]

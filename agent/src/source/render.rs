@@ -1,27 +1,42 @@
 //! A scrape as text, in the Prometheus text format 0.0.4.
 
-use pegel_proto::metrics::{Block, Family, MetricType, Series};
+use pegel_proto::metrics::{Block, Family, Labels, MetricType, NAME_LABEL, Series, full_labels};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// A family and its samples.
-type Samples<'a> = (&'a Family, Vec<(&'a Series, f64)>);
+type Samples<'a> = (&'a Family, Vec<(&'a Labels, &'a Series, f64)>);
 
-/// Renders a block: families by name, each with HELP and TYPE.
-pub(super) fn text(block: &Block) -> String {
+/// Which labels are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhichLabels {
+    /// A series' own, as an exporter would show it.
+    Own,
+    /// Those of its target too, as a backend stores it.
+    Full,
+}
+
+/// Renders blocks: families by name, each with HELP and TYPE.
+pub fn text(blocks: &[Block], which: WhichLabels) -> String {
     let mut families: BTreeMap<&str, Samples<'_>> = BTreeMap::new();
-    for (series, value) in block.set.series().iter().zip(&block.values) {
-        let family = series.family();
-        families.entry(&family.name).or_insert((family, Vec::new())).1.push((series, *value));
+    let none = Labels::default();
+    for block in blocks {
+        let target = if which == WhichLabels::Full { &**block.set.target() } else { &none };
+        for (series, value) in block.set.series().iter().zip(&block.values) {
+            let family = series.family();
+            families.entry(&family.name).or_insert((family, Vec::new())).1.push((target, series, *value));
+        }
     }
     let mut out = String::new();
     for (name, (family, samples)) in families {
         let help = family.help.replace('\\', r"\\").replace('\n', r"\n");
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {}", type_name(family.kind));
-        for (series, value) in samples {
+        for (target, series, value) in samples {
             out.push_str(series.name());
             let mut separator = '{';
-            for (label, value) in series.labels().iter().skip(1) {
+            for (label, value) in
+                full_labels(target, series.labels()).into_iter().filter(|(n, _)| *n != NAME_LABEL)
+            {
                 let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
                 let _ = write!(out, "{separator}{label}=\"{value}\"");
                 separator = ',';
