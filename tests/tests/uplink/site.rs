@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub const SECOND: Duration = Duration::from_secs(1);
-pub const HOUR: Duration = Duration::from_secs(3_600);
+pub const HOUR: Duration = Duration::from_hours(1);
 /// Longer than anything here takes on a machine that is busy.
 pub const SOON: Duration = Duration::from_secs(40);
 
@@ -109,7 +109,7 @@ impl Memory {
     pub fn set(&self, mode: Mode) {
         *self.mode.lock() = mode;
         for delivery in self.held.lock().drain(..) {
-            self.settle(delivery, mode);
+            self.settle(&delivery, mode);
         }
     }
 
@@ -117,7 +117,7 @@ impl Memory {
     pub fn settle_backwards(&self) {
         let held: Vec<_> = self.held.lock().drain(..).collect();
         for delivery in held.into_iter().rev() {
-            self.settle(delivery, Mode::Accept);
+            self.settle(&delivery, Mode::Accept);
         }
     }
 
@@ -132,7 +132,7 @@ impl Memory {
         self.held.lock().len()
     }
 
-    fn settle(&self, delivery: Delivery, mode: Mode) {
+    fn settle(&self, delivery: &Delivery, mode: Mode) {
         let values: Vec<u64> =
             delivery.blocks.iter().flat_map(|b| b.values.iter().map(|v| v.to_bits())).collect();
         let mut outcome = Outcome { delivered: values.len() as u64, ..Outcome::default() };
@@ -165,7 +165,7 @@ impl Output for Memory {
         self.sends.lock().push((delivery.seq.0, delivery.sent_before));
         match *self.mode.lock() {
             Mode::Hold => self.held.lock().push(delivery),
-            mode => self.settle(delivery, mode),
+            mode => self.settle(&delivery, mode),
         }
     }
 
