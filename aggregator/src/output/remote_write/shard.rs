@@ -216,9 +216,17 @@ impl Shard {
     pub fn answered(&mut self, meaning: Meaning, now: Instant) {
         let Some(piece) = self.in_flight.take() else { return };
         let mut piece = Arc::unwrap_or_clone(piece);
+        let sent = piece.samples();
         let batches = &self.batches;
         piece.retain(|key| batches.contains_key(&key));
+        let whole = piece.samples() == sent;
         match meaning {
+            // Of what was refused a part is forgotten, and that may be what was meant: ask about the rest.
+            Meaning::Refused { stored, .. } if !whole => {
+                self.mark_shadowed(&mut piece, stored);
+                self.left.push(piece);
+            }
+            Meaning::TooLarge { .. } if !whole => self.left.push(piece),
             Meaning::Accepted => self.accepted(&piece),
             Meaning::Retry { after, ambiguous, reason } => {
                 piece.sent_before |= ambiguous;
@@ -392,7 +400,6 @@ impl Shard {
             self.refused_alone(piece, record, stamp_ms, reason, message, known);
             return;
         }
-        // A batch that was forgotten meanwhile makes the counts useless.
         if let Stored::Count(written) = stored
             && let Some(refused) = samples.checked_sub(written)
             && self.blame(&piece, message, refused)
@@ -400,11 +407,16 @@ impl Shard {
             self.accepted_ever |= written > 0;
             return;
         }
+        self.mark_shadowed(&mut piece, stored);
+        self.split(piece);
+    }
+
+    /// Remembers which records may be held behind a later one, if a part of the piece may be stored.
+    fn mark_shadowed(&mut self, piece: &mut Piece, stored: Stored) {
         if !piece.partly_stored && !matches!(stored, Stored::Nothing | Stored::Count(0)) {
             piece.partly_stored = true;
             self.shadowed.extend(piece.followed());
         }
-        self.split(piece);
     }
 
     fn refused_alone(
