@@ -5,8 +5,10 @@
 
 pub mod browser;
 pub mod exporter;
+pub mod fault_proxy;
 pub mod http;
 pub mod oracle;
+pub mod pegel;
 pub mod process;
 pub mod prometheus;
 pub mod udp_proxy;
