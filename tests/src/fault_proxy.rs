@@ -89,7 +89,8 @@ impl FaultProxy {
                 let shared = serving.clone();
                 let service = service_fn(move |request| pass(shared.clone(), request));
                 tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service),
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(socket), service),
                 );
             }
         })
@@ -124,7 +125,10 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn pass(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+async fn pass(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let (mut parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
     let unpacked = snap::raw::Decoder::new().decompress_vec(&body).unwrap_or_default();

@@ -41,8 +41,9 @@ impl Site {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let lifetime = DEFAULT_LEAF_LIFETIME;
-        let authority = CertificateAuthority::init(&dir.path().join("pki"), "pegel", lifetime, Existing::Refuse)
-            .expect("a certificate authority");
+        let authority =
+            CertificateAuthority::init(&dir.path().join("pki"), "pegel", lifetime, Existing::Refuse)
+                .expect("a certificate authority");
         Self { dir, authority }
     }
 
@@ -329,7 +330,9 @@ impl Agent {
     pub fn shift_clock(&self, by_ms: i64) {
         // Renamed into place: the agent must not read half a number.
         let new = self.shift.with_extension("new");
-        std::fs::write(&new, by_ms.to_string()).and_then(|()| std::fs::rename(&new, &self.shift)).expect("a file");
+        std::fs::write(&new, by_ms.to_string())
+            .and_then(|()| std::fs::rename(&new, &self.shift))
+            .expect("a file");
     }
 
     /// A URL of its admin HTTP.
@@ -369,7 +372,8 @@ impl Agent {
         eventually("all that was collected is settled", within, || async {
             let books = self.books().await?;
             // Two looks that agree: the markers of removed targets come a moment after the reload.
-            let done = books.in_front + books.spooled == 0 && before.replace(books.collected) == books.collected;
+            let done =
+                books.in_front + books.spooled == 0 && before.replace(books.collected) == books.collected;
             let states = self.status().await?["targets"].as_array()?.is_empty();
             (done && states).then_some(books)
         })
@@ -405,7 +409,8 @@ impl Agent {
             yaml.push_str("scrape:\n  jobs:\n");
             for (name, target, interval) in &self.setup.jobs {
                 let interval = interval.as_millis();
-                let _ = writeln!(yaml, "    - {{name: {name}, targets: [\"{target}\"], interval: {interval}ms}}");
+                let _ =
+                    writeln!(yaml, "    - {{name: {name}, targets: [\"{target}\"], interval: {interval}ms}}");
             }
         }
         self.daemon.write_config(&yaml);
