@@ -45,7 +45,7 @@ impl Exporter {
                 let shared = serving.clone();
                 let service = service_fn(move |_: Request<Incoming>| {
                     let page = shared.page(series);
-                    async move { page.map(|page| Response::new(Full::new(page))) }
+                    async move { page.map(answer) }
                 });
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new()
@@ -93,6 +93,11 @@ impl Shared {
         served.push(Instant::now());
         Ok(page(served.len() as u64, series))
     }
+}
+
+fn answer(page: Bytes) -> Response<Full<Bytes>> {
+    let answer = Response::builder().header("content-type", "text/plain; version=0.0.4");
+    answer.body(Full::new(page)).expect("a valid answer")
 }
 
 fn page(scrape: u64, series: u64) -> Bytes {

@@ -3,7 +3,7 @@
 
 use crate::http::{get, get_json, request};
 use crate::process::Process;
-use crate::{binary, eventually, free_port};
+use crate::{binary, eventually, lasting_port, let_run};
 use hyper::Method;
 use pegel_proto::identity::{AgentIdentity, NodeId, TenantId};
 use pegel_runtime::pki::{AggregatorNames, CertificateAuthority, DEFAULT_LEAF_LIFETIME, Existing};
@@ -14,12 +14,14 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a program may take to say where it listens, on a machine that builds something else meanwhile.
 const START_WITHIN: Duration = Duration::from_secs(30);
 /// How long a program may take to end by itself: its own limit is 10 s.
 const END_WITHIN: Duration = Duration::from_secs(20);
+/// How often the books are looked at until they are settled: longer than the agent takes to publish them.
+const SETTLE_POLL: Duration = Duration::from_millis(1_200);
 /// The name of every test's output.
 pub const OUTPUT: &str = "prometheus";
 
@@ -68,7 +70,7 @@ impl Site {
         };
         let files = self.authority.issue_aggregator(&names, DEFAULT_LEAF_LIFETIME, Existing::Refuse);
         let files = files.expect("a certificate");
-        let port = free_port();
+        let port = lasting_port();
         let mut yaml = format!(
             "listen: [\"127.0.0.1:{port}\"]\nname: {name}\ntls:\n  cert_file: {}\n  key_file: {}\n  client_ca_file: {}\n  crl_file: {}\n\
              status: {{enabled: false}}\nadmin: {{listen: \"127.0.0.1:0\", address_file: admin.address}}\nnode_up: {{interval: 1s}}\n",
@@ -368,16 +370,23 @@ impl Agent {
         self.write_config(false);
         let (status, words) = self.reload().await.expect("the agent answers");
         assert_eq!(status, 200, "{words}");
-        let before = std::cell::Cell::new(0);
-        eventually("all that was collected is settled", within, || async {
-            let books = self.books().await?;
+        let deadline = Instant::now() + within;
+        let mut before = 0;
+        loop {
+            let_run(SETTLE_POLL).await;
+            let Some(books) = self.books().await else { continue };
+            let status = self.status().await.unwrap_or_default();
+            let gone = status["targets"].as_array().is_some_and(Vec::is_empty);
             // Two looks that agree: the markers of removed targets come a moment after the reload.
-            let done =
-                books.in_front + books.spooled == 0 && before.replace(books.collected) == books.collected;
-            let states = self.status().await?["targets"].as_array()?.is_empty();
-            (done && states).then_some(books)
-        })
-        .await
+            if gone && books.in_front + books.spooled == 0 && before == books.collected {
+                return books;
+            }
+            before = books.collected;
+            assert!(
+                Instant::now() < deadline,
+                "within {within:?} not all that was collected is settled: {status:#}"
+            );
+        }
     }
 
     /// Waits until it has a session.
