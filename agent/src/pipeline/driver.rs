@@ -432,9 +432,10 @@ impl Driver {
     /// Tells the aggregator how things are: soon again in a session's first seconds and while data waits, else seldom.
     fn heartbeat(&mut self) {
         self.told_behind = self.is_behind();
-        self.heartbeat_every = match self.told_behind {
-            true => NEWS_EVERY,
-            false => (2 * self.heartbeat_every).min(crate::uplink::HEARTBEAT_INTERVAL),
+        self.heartbeat_every = if self.told_behind {
+            NEWS_EVERY
+        } else {
+            (2 * self.heartbeat_every).min(crate::uplink::HEARTBEAT_INTERVAL)
         };
         self.heartbeat_at = Instant::now() + self.heartbeat_every;
         let now_ms = (self.parts.wall_clock_ms)();
