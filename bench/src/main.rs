@@ -1,5 +1,11 @@
 //! Benchmarks of pegel. Each prints one JSON object a line, beside what it is compared with.
 
+mod agent;
+mod forward;
+mod latency;
+mod null_receiver;
+mod process;
+mod site;
 mod spool;
 mod wire;
 
@@ -7,7 +13,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Debug, Parser)]
-#[command(about, version)]
+#[command(about, version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     bench: Bench,
@@ -22,11 +28,24 @@ enum Bench {
     },
     /// Durable append and FIFO drain of the spool, beside a bare loop of write and fdatasync.
     Spool(spool::Arguments),
+    /// CPU time and memory of an aggregator that a thousand agents send to.
+    Forward(forward::Arguments),
+    /// Memory and CPU time a scrape of the agent, beside node_exporter and a bare loop of reads.
+    Agent(agent::Arguments),
+    /// From collection to queryable in Prometheus.
+    Latency(latency::Arguments),
+    /// The loop of reads beside which `agent` measures.
+    #[command(hide = true)]
+    BareLoop(agent::BareArguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Wire { file } => wire::run(&file),
         Bench::Spool(arguments) => spool::run(&arguments),
+        Bench::Forward(arguments) => forward::run(&arguments),
+        Bench::Agent(arguments) => agent::run(&arguments),
+        Bench::Latency(arguments) => latency::run(&arguments),
+        Bench::BareLoop(arguments) => agent::bare_loop(&arguments),
     }
 }

@@ -31,8 +31,10 @@ const READ_SAMPLES: u64 = 128 << 10;
 const REMEMBER_EVERY: Duration = Duration::from_secs(1);
 /// How often the core is asked what is due when it names no instant.
 const IDLE_TICK: Duration = Duration::from_secs(5);
-/// How soon the aggregator hears how things are after a session began, and while data waits: 60 bytes each.
+/// How soon the aggregator hears how things are after a session began, and when data begins to wait.
 const NEWS_AFTER: Duration = Duration::from_secs(2);
+/// How often it hears while data waits.
+const NEWS_EVERY: Duration = Duration::from_secs(5);
 /// A stream that was reset so often without an acknowledgement has a batch that the aggregator cannot read.
 const RESETS_BEFORE_REFUSAL: u32 = 3;
 /// The bytes of values that a cursor has in flight at most; the aggregator's window, in encoded bytes, binds first
@@ -92,6 +94,9 @@ pub struct Driver {
     intake_dropped: u64,
     remember_at: Instant,
     heartbeat_at: Instant,
+    heartbeat_every: Duration,
+    /// Whether the last heartbeat said that data waits.
+    told_behind: bool,
     dirty: bool,
     /// The spool was touched since it was last listed.
     spool_moved: bool,
@@ -140,6 +145,8 @@ impl Driver {
             jobs: FuturesUnordered::new(),
             remember_at: now,
             heartbeat_at: now,
+            heartbeat_every: NEWS_AFTER,
+            told_behind: false,
             dirty: true,
             spool_moved: true,
             snapshot,
@@ -211,6 +218,7 @@ impl Driver {
                 let names = metrics_outputs(&outputs);
                 self.attempts = names.iter().map(|name| (name.clone(), attempt)).collect();
                 self.core.link_up(now_ms, &names, IN_FLIGHT_BYTES, &mut effects);
+                self.heartbeat_every = NEWS_AFTER;
                 self.heartbeat_at = Instant::now() + NEWS_AFTER;
             }
             UplinkEvent::OutputsChanged { outputs, .. } => {
@@ -374,8 +382,12 @@ impl Driver {
     }
 
     fn remember(&mut self) {
-        self.remember_at = Instant::now() + REMEMBER_EVERY;
+        let now = Instant::now();
+        self.remember_at = now + REMEMBER_EVERY;
         self.dirty = false;
+        if self.is_behind() != self.told_behind {
+            self.heartbeat_at = self.heartbeat_at.min(now + NEWS_AFTER);
+        }
         let memory = self.core.memory();
         let trouble = match self.parts.positions.as_mut() {
             Some(positions) => positions.remember(&memory).err().map(|error| error.to_string()),
@@ -419,11 +431,19 @@ impl Driver {
         });
     }
 
-    /// Tells the aggregator how things are: soon again while they are not as they should be, else seldom.
+    fn is_behind(&self) -> bool {
+        self.core.books().iter().any(|b| b.parked.is_some() || b.books.spooled > 0)
+    }
+
+    /// Tells the aggregator how things are: soon again in a session's first seconds and while data waits, else seldom.
     fn heartbeat(&mut self) {
-        let behind = self.core.books().iter().any(|b| b.parked.is_some() || b.books.spooled > 0);
-        let next = if behind { NEWS_AFTER } else { crate::uplink::HEARTBEAT_INTERVAL };
-        self.heartbeat_at = Instant::now() + next;
+        self.told_behind = self.is_behind();
+        self.heartbeat_every = if self.told_behind {
+            NEWS_EVERY
+        } else {
+            (2 * self.heartbeat_every).min(crate::uplink::HEARTBEAT_INTERVAL)
+        };
+        self.heartbeat_at = Instant::now() + self.heartbeat_every;
         let now_ms = (self.parts.wall_clock_ms)();
         let snapshot = self.snapshot.borrow();
         let oldest_spooled_ms = snapshot.spool.segments.first().map(|s| s.oldest_ms);
