@@ -1,6 +1,6 @@
 //! The wiring of the agent: the one place that makes the parts and knows in what order they begin and end.
 
-use crate::cli::{Launch, RejectsArgs};
+use crate::cli::{ConfigArgs, Launch, RejectsArgs};
 use crate::config::{Purpose, Settings, load_settings};
 use crate::intake::{DEFAULT_INTAKE_BYTES, Intake, intake};
 use crate::pipeline::driver::{Driver, Parts, restore};
@@ -17,6 +17,7 @@ use crate::spool::{codec::RecordCodec, inspect};
 use crate::status::StatusSource;
 use crate::uplink;
 use anyhow::Context as _;
+use axum::extract::Query;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use parking_lot::Mutex;
@@ -25,6 +26,7 @@ use pegel_proto::caps::{MAX_BATCH_SAMPLES, MAX_STREAM_SERIES};
 use pegel_proto::codec::DecoderLimits;
 use pegel_runtime::admin::Admin;
 use pegel_runtime::exit::{Reloader, cancel_on_signals};
+use pegel_runtime::http_client::{ClientTls, http_client};
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::telemetry::Telemetry;
 use pegel_runtime::tls::{Reload as _, UplinkTls};
@@ -255,11 +257,17 @@ fn source_context(
     }
 }
 
+/// Which rejects are replayed.
+#[derive(serde::Deserialize)]
+struct ReplayQuery {
+    output: Option<String>,
+}
+
 fn routes(status: StatusSource, rejects: Arc<Mutex<Rejects>>, intake: Intake) -> axum::Router {
     axum::Router::new().route("/api/v1/status", get(move || async move { axum::Json(status.json()) })).route(
         "/api/v1/rejects/replay",
-        post(move || async move {
-            let taken = rejects.lock().take();
+        post(move |Query(which): Query<ReplayQuery>| async move {
+            let taken = rejects.lock().take(which.output.as_deref());
             match taken {
                 Ok(kept) => {
                     let blocks = replay_blocks(&kept);
@@ -310,6 +318,9 @@ pub fn inspect_buffer(state_dir: &Path, json: bool) -> anyhow::Result<String> {
 
 /// Lists or replays rejects in a state directory.
 pub fn rejects(state_dir: &Path, args: &RejectsArgs) -> anyhow::Result<String> {
+    if args.replay {
+        return replay(args);
+    }
     let dir = state_dir.join("rejects");
     let kept = rejects::read(&dir).with_context(|| format!("cannot read `{}`", dir.display()))?;
     let wanted = |output: &str| args.output.as_ref().is_none_or(|name| name == output);
@@ -336,4 +347,33 @@ pub fn rejects(state_dir: &Path, args: &RejectsArgs) -> anyhow::Result<String> {
         text.push_str("nothing was refused, or it was replayed\n");
     }
     Ok(text)
+}
+
+/// Has the running agent send kept rejects again, through its admin HTTP.
+fn replay(args: &RejectsArgs) -> anyhow::Result<String> {
+    let config = ConfigArgs {
+        config: args.state.config.clone(),
+        state_dir: args.state.state_dir.clone(),
+        ..ConfigArgs::default()
+    };
+    let admin = load_settings(&config.input(), Purpose::Collect)?.settings.admin;
+    let written = admin.address_file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+    let address = written.map_or_else(|| admin.listen.to_string(), |text| text.trim().to_owned());
+    let query = args.output.as_ref().map(|name| format!("?output={name}")).unwrap_or_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = http_client(&ClientTls::default(), Duration::from_secs(5))?;
+        let request = http::Request::post(format!("http://{address}/api/v1/rejects/replay{query}"))
+            .body(http_body_util::Full::default())?;
+        let answer = client.request(request).await.with_context(|| {
+            format!(
+                "cannot reach the agent's admin HTTP on {address}: rejects are replayed by the running agent"
+            )
+        })?;
+        let ok = answer.status().is_success();
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await?.to_bytes();
+        let text = String::from_utf8_lossy(&body).trim().to_owned();
+        anyhow::ensure!(ok, "the agent on {address} refused: {text}");
+        Ok(format!("sent again: {text}\n"))
+    })
 }

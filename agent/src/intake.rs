@@ -1,7 +1,10 @@
 //! Where sources hand over what they collected: bounded, never waiting, every block that does not fit counted.
 
+use parking_lot::Mutex;
+use pegel_proto::codec::check_caps;
 use pegel_proto::metrics::Block;
 use pegel_runtime::metrics::{Counter, Registry};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
@@ -9,6 +12,9 @@ use tokio::sync::mpsc;
 /// The default bound of the intake, in bytes of values. At 16 bytes a sample it holds half a million samples: ten
 /// scrapes of the largest exporters that are seen, while the pipeline is at most one fsync behind.
 pub const DEFAULT_INTAKE_BYTES: usize = 8 << 20;
+
+/// How many sets are remembered as checked: two for each of two thousand targets, 8 bytes each.
+const MAX_CHECKED_SETS: usize = 4_096;
 
 /// One hand-over of a source: blocks that belong into one batch.
 #[derive(Debug)]
@@ -31,6 +37,9 @@ struct Bound {
     limit_bytes: usize,
     collected: Counter,
     dropped: Counter,
+    over_caps: Counter,
+    /// Fingerprints of sets that are known to be within the caps of the wire.
+    checked: Mutex<HashSet<u64>>,
 }
 
 /// The pipeline's end.
@@ -52,13 +61,20 @@ pub fn intake(limit_bytes: usize, registry: &Registry) -> (Intake, IntakeReceive
             "Samples dropped because the intake was full: the disk or the machine did not keep up.",
             &[],
         ),
+        over_caps: registry.counter(
+            "pegel_intake_over_caps_samples_total",
+            "Samples left out because their labels are over the caps of the wire.",
+            &[],
+        ),
+        checked: Mutex::default(),
     });
     (Intake { queue: sender, bound: bound.clone() }, IntakeReceiver { queue: receiver, bound })
 }
 
 impl Intake {
     /// Hands blocks over. They become one batch; if the intake is full they are dropped and counted.
-    pub fn offer(&self, blocks: Vec<Block>) {
+    pub fn offer(&self, mut blocks: Vec<Block>) {
+        blocks.retain(|block| self.within_caps(block));
         let samples: usize = blocks.iter().map(|b| b.values.len()).sum();
         if samples == 0 {
             return;
@@ -71,6 +87,29 @@ impl Intake {
         if !fits || self.queue.send(Collected { blocks, bytes }).is_err() {
             self.bound.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
             self.bound.dropped.add(samples as u64);
+        }
+    }
+
+    /// Whether a block's set can be sent at all. A set is looked at once: it stays what it is.
+    fn within_caps(&self, block: &Block) -> bool {
+        let fingerprint = block.set.fingerprint();
+        if self.bound.checked.lock().contains(&fingerprint) {
+            return true;
+        }
+        match check_caps(&block.set) {
+            Ok(()) => {
+                let mut checked = self.bound.checked.lock();
+                if checked.len() >= MAX_CHECKED_SETS {
+                    checked.clear();
+                }
+                checked.insert(fingerprint);
+                true
+            }
+            Err(over) => {
+                self.bound.over_caps.add(block.values.len() as u64);
+                tracing::warn!(target_labels = ?block.set.target(), %over, "a scrape is left out: it cannot be sent");
+                false
+            }
         }
     }
 
@@ -98,5 +137,42 @@ impl IntakeReceiver {
     /// Samples handed over and dropped so far, for the books.
     pub fn totals(&self) -> (u64, u64) {
         (self.bound.collected.value(), self.bound.dropped.value())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pegel_proto::caps::MAX_LABEL_VALUE_BYTES;
+    use pegel_proto::metrics::{Labels, NAME_LABEL, Series, SeriesSet};
+
+    fn block(label: &str, samples: usize) -> Block {
+        let series: Vec<_> = (0..samples)
+            .map(|i| {
+                let labels = Labels::new([(NAME_LABEL, "x"), ("i", &i.to_string()), ("l", label)]).unwrap();
+                Arc::new(Series::new(labels, Arc::default()))
+            })
+            .collect();
+        Block::new(1, Arc::new(SeriesSet::new(Arc::default(), series)), vec![1.0; samples])
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_dropped_and_counted_and_one_hand_over_always_fits() {
+        let (intake, mut receiver) = intake(16 * 10, &Registry::new());
+        intake.offer(vec![block("a", 12)]);
+        intake.offer(vec![block("b", 1)]);
+        assert_eq!(intake.totals(), (13, 1));
+        assert_eq!(receiver.next().await.unwrap().blocks[0].values.len(), 12);
+        intake.offer(vec![block("b", 1)]);
+        assert!(receiver.take_now().is_some());
+    }
+
+    #[test]
+    fn a_set_over_the_caps_of_the_wire_is_left_out_alone() {
+        let registry = Registry::new();
+        let (intake, mut receiver) = intake(1 << 20, &registry);
+        intake.offer(vec![block(&"x".repeat(MAX_LABEL_VALUE_BYTES + 1), 2), block("fine", 3)]);
+        assert_eq!(receiver.take_now().unwrap().blocks.len(), 1);
+        assert!(registry.render().contains("pegel_intake_over_caps_samples_total 2"));
     }
 }

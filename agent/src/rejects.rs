@@ -114,17 +114,29 @@ impl Rejects {
         Ok(())
     }
 
-    /// Takes all kept rejections out, to be sent again.
-    pub fn take(&mut self) -> io::Result<Vec<KeptRejection>> {
+    /// Takes kept rejections out, to be sent again: those of one output, or all.
+    pub fn take(&mut self, output: Option<&str>) -> io::Result<Vec<KeptRejection>> {
         self.newer = None;
-        let kept = read(&self.dir)?;
-        for name in [OLDER, NEWER] {
+        let (taken, left): (Vec<_>, Vec<_>) =
+            read(&self.dir)?.into_iter().partition(|kept| output.is_none_or(|name| name == kept.output));
+        if !left.is_empty() {
+            let mut lines = Vec::new();
+            for kept in &left {
+                serde_json::to_writer(&mut lines, kept)?;
+                lines.push(b'\n');
+            }
+            let fresh = self.dir.join("rejects.new");
+            fs::write(&fresh, lines)?;
+            fs::rename(fresh, self.dir.join(OLDER))?;
+        }
+        let gone: &[&str] = if left.is_empty() { &[OLDER, NEWER] } else { &[NEWER] };
+        for name in gone {
             match fs::remove_file(self.dir.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        Ok(kept)
+        Ok(taken)
     }
 }
 
@@ -213,13 +225,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut rejects = Rejects::new(dir.path().join("rejects"), 1 << 20, &Registry::new());
         rejects.keep(5, "prom", &rejection(vec![(0, 1), (2, 1)]), &batch(&[1.5, 2.0, stale_marker()]));
-        let kept = rejects.take().unwrap();
+        let kept = rejects.take(None).unwrap();
         assert_eq!(kept.len(), 1);
         assert_eq!(kept[0].samples[0].labels["job"], "node");
         let blocks = replay_blocks(&kept);
         let bits: Vec<u64> = blocks[0].values.iter().map(|v| v.to_bits()).collect();
         assert_eq!(bits, [1.5_f64.to_bits(), stale_marker().to_bits()]);
-        assert!(rejects.take().unwrap().is_empty(), "what was taken is gone");
+        assert!(rejects.take(None).unwrap().is_empty(), "what was taken is gone");
+    }
+
+    #[test]
+    fn one_output_s_rejections_are_taken_and_the_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rejects = Rejects::new(dir.path().to_owned(), 1 << 20, &Registry::new());
+        for output in ["a", "b", "a"] {
+            rejects.keep(5, output, &rejection(vec![(0, 1)]), &batch(&[1.0]));
+        }
+        assert_eq!(rejects.take(Some("a")).unwrap().len(), 2);
+        rejects.keep(6, "c", &rejection(vec![(0, 1)]), &batch(&[1.0]));
+        let left: Vec<_> = read(dir.path()).unwrap().into_iter().map(|k| k.output).collect();
+        assert_eq!(left, ["b", "c"]);
     }
 
     #[test]

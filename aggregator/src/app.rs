@@ -171,7 +171,9 @@ fn start_node_up(
     outputs: &[Arc<dyn Output>],
     symbols: &Arc<Symbols>,
 ) -> Option<Arc<NodeUp>> {
-    let wanted = settings.node_up.clone().filter(|_| !settings.outputs.is_empty())?;
+    let mut wanted = settings.node_up.clone().filter(|_| !settings.outputs.is_empty())?;
+    // Two aggregators that both know a node must not write one series: theirs differ in this label.
+    wanted.aggregator.get_or_insert_with(|| settings.name.clone());
     let node_up = NodeUp::new(wanted, outputs.to_vec(), symbols.clone());
     tokio::spawn(node_up.clone().run());
     Some(node_up)

@@ -41,7 +41,7 @@ fn man(directory: &std::path::Path) -> anyhow::Result<String> {
     let mut written = pegel_runtime::generate::generate::<Cli>(directory)?;
     written.extend(pegel_runtime::generate::generate::<pegel_agent::cli::Cli>(directory)?);
     written.extend(pegel_runtime::generate::generate::<pegel_aggregator::cli::Cli>(directory)?);
-    Ok(written.iter().map(|path| format!("{}\n", path.display())).collect())
+    Ok(written.iter().fold(String::new(), |text, path| text + &path.display().to_string() + "\n"))
 }
 
 /// Prints; a reader that went away (`| head`) is no failure.

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// How long Chromium may take for one command; it starts within some seconds on a busy machine.
-const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+const COMMAND_DEADLINE: Duration = Duration::from_mins(1);
 /// How long a page may take to show what is waited for.
 const SHOWN_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -72,7 +72,7 @@ impl Browser {
         let target = browser.call("Target.createTarget", json!({"url": "about:blank"}))?;
         let attached = browser
             .call("Target.attachToTarget", json!({"targetId": target["targetId"], "flatten": true}))?;
-        browser.session = attached["sessionId"].as_str().context("a session")?.to_owned();
+        attached["sessionId"].as_str().context("a session")?.clone_into(&mut browser.session);
         for domain in ["Page.enable", "Runtime.enable", "Log.enable"] {
             browser.call(domain, json!({}))?;
         }
@@ -80,9 +80,9 @@ impl Browser {
     }
 
     /// Sends a command and waits for its answer.
-    fn call(&mut self, method: &str, parameters: Value) -> Result<Value> {
+    fn call(&mut self, method: &str, parameters: impl Into<Value>) -> Result<Value> {
         self.number += 1;
-        let mut command = json!({"id": self.number, "method": method, "params": parameters});
+        let mut command = json!({"id": self.number, "method": method, "params": parameters.into()});
         if !self.session.is_empty() {
             command["sessionId"] = json!(self.session);
         }

@@ -5,11 +5,14 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
+use parking_lot::Mutex;
 use std::fmt::Write as _;
+use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tokio::net::TcpListener;
 
 /// The factor between scrape number and series number in a value.
@@ -19,7 +22,14 @@ pub const STRIDE: u64 = 1_000;
 #[derive(Debug, Clone)]
 pub struct Exporter {
     address: SocketAddr,
-    scrapes: Arc<AtomicU64>,
+    series: u64,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    served: Mutex<Vec<Instant>>,
+    stopped: AtomicBool,
 }
 
 impl Exporter {
@@ -28,14 +38,14 @@ impl Exporter {
         assert!(series < STRIDE);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let scrapes = Arc::new(AtomicU64::new(0));
-        let count = scrapes.clone();
+        let shared = Arc::new(Shared::default());
+        let serving = shared.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let count = count.clone();
+                let shared = serving.clone();
                 let service = service_fn(move |_: Request<Incoming>| {
-                    let scrape = count.fetch_add(1, Ordering::SeqCst) + 1;
-                    async move { Ok::<_, Infallible>(Response::new(Full::new(page(scrape, series)))) }
+                    let page = shared.page(series);
+                    async move { page.map(answer) }
                 });
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new()
@@ -43,7 +53,7 @@ impl Exporter {
                 );
             }
         });
-        Self { address, scrapes }
+        Self { address, series, shared }
     }
 
     /// Host and port.
@@ -51,10 +61,43 @@ impl Exporter {
         self.address
     }
 
+    /// How many series it has.
+    pub fn series(&self) -> u64 {
+        self.series
+    }
+
     /// The number of the last scrape served.
     pub fn scrapes(&self) -> u64 {
-        self.scrapes.load(Ordering::SeqCst)
+        self.shared.served.lock().len() as u64
     }
+
+    /// The numbers of the scrapes that were served within a span of time.
+    pub fn served_within(&self, span: &Range<Instant>) -> Range<u64> {
+        let served = self.shared.served.lock();
+        let number = |at: Instant| served.partition_point(|served| *served < at) as u64 + 1;
+        number(span.start)..number(span.end)
+    }
+
+    /// Answers no more.
+    pub fn stop(&self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    fn page(&self, series: u64) -> io::Result<Bytes> {
+        if self.stopped.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let mut served = self.served.lock();
+        served.push(Instant::now());
+        Ok(page(served.len() as u64, series))
+    }
+}
+
+fn answer(page: Bytes) -> Response<Full<Bytes>> {
+    let answer = Response::builder().header("content-type", "text/plain; version=0.0.4");
+    answer.body(Full::new(page)).expect("a valid answer")
 }
 
 fn page(scrape: u64, series: u64) -> Bytes {

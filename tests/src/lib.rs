@@ -5,8 +5,10 @@
 
 pub mod browser;
 pub mod exporter;
+pub mod fault_proxy;
 pub mod http;
 pub mod oracle;
+pub mod pegel;
 pub mod process;
 pub mod prometheus;
 pub mod udp_proxy;
@@ -93,4 +95,20 @@ pub fn rounds(variable: &str, short: usize) -> usize {
 /// Several ports of the loopback that were free a moment ago, for servers that can't tell which they chose.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
+/// A port for a server that is killed and started again on it: outside of the range from which the kernel gives ports
+/// to clients, so that nobody takes it meanwhile.
+pub fn lasting_port() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test binaries may run beside each other: each begins somewhere else.
+    let begin = (std::process::id() % 1_000) as u16 * 10;
+    loop {
+        let port = 20_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        let free = std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        if free && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

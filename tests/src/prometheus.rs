@@ -2,7 +2,7 @@
 
 use crate::http::{escape, get_json};
 use crate::process::Process;
-use crate::{backend, eventually, free_port};
+use crate::{backend, eventually, lasting_port};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,7 +27,7 @@ impl Prometheus {
     /// Prometheus' configuration, `0s` for none.
     pub async fn start(dir: &Path, out_of_order_window: &str) -> Option<Self> {
         let program = backend("prometheus")?;
-        let port = free_port();
+        let port = lasting_port();
         std::fs::create_dir_all(dir).expect("a directory");
         let process = Self::spawn(&program, dir, port, out_of_order_window);
         let mut prometheus = Self {

@@ -4,6 +4,7 @@ use super::books::{Books, DropReason};
 use super::cursor::{Cursor, Held};
 use super::effect::{Effect, Memory, OutputBooks, Settings, SpoolLoss, StoreFailure, Stored};
 use pegel_proto::batch::{BatchSeq, MetricsBatch, Outcome, RejectReason, Rejection};
+use pegel_proto::caps::MAX_BATCH_BLOCKS;
 use pegel_proto::identity::OutputName;
 use pegel_proto::metrics::Block;
 use pegel_proto::wire::Acked;
@@ -20,6 +21,10 @@ struct FrontBatch {
     cut_at_ms: u64,
     storing: bool,
 }
+
+/// Hand-overs of more samples than this become several batches: at 20 bytes for a first description a frame stays
+/// below half a MiB. A single block is not divided.
+const BATCH_SAMPLES: usize = 20_000;
 
 /// How many numbers are reserved at a time, so that a kill never makes one be used twice.
 const SEQ_RESERVATION: u64 = 256;
@@ -95,8 +100,28 @@ impl Core {
         self.front_bytes <= 2 * self.settings.front_bytes || !self.storing
     }
 
-    /// Cuts a batch of what was collected.
+    /// Cuts batches of what was collected: one, unless it is more than fits a frame well.
     pub fn collected(&mut self, now_ms: u64, blocks: Vec<Block>, effects: &mut Vec<Effect>) {
+        let (mut next, mut samples) = (Vec::new(), 0);
+        for block in blocks {
+            let full = samples + block.values.len() > BATCH_SAMPLES || next.len() >= MAX_BATCH_BLOCKS;
+            if full && !next.is_empty() {
+                self.cut(now_ms, std::mem::take(&mut next), effects);
+                samples = 0;
+            }
+            samples += block.values.len();
+            next.push(block);
+        }
+        if !next.is_empty() {
+            self.cut(now_ms, next, effects);
+        }
+        if self.store_failures > 0 && !self.storing {
+            self.relieve_front();
+        }
+        self.settle_down(now_ms, effects);
+    }
+
+    fn cut(&mut self, now_ms: u64, blocks: Vec<Block>, effects: &mut Vec<Effect>) {
         let batch = Arc::new(MetricsBatch { seq: self.next_seq, blocks });
         if self.next_seq.0 % SEQ_RESERVATION == 1 {
             effects.push(Effect::Remember);
@@ -109,10 +134,6 @@ impl Core {
         }
         self.front_bytes += batch.resident_bytes();
         self.front.push_back(FrontBatch { batch, cut_at_ms: now_ms, storing: false });
-        if self.store_failures > 0 && !self.storing {
-            self.relieve_front();
-        }
-        self.settle_down(now_ms, effects);
     }
 
     /// Records that the intake dropped before they could be cut.

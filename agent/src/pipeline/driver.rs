@@ -31,6 +31,10 @@ const READ_SAMPLES: u64 = 128 << 10;
 const REMEMBER_EVERY: Duration = Duration::from_secs(1);
 /// How often the core is asked what is due when it names no instant.
 const IDLE_TICK: Duration = Duration::from_secs(5);
+/// How soon the aggregator hears how things are after a session began, and when data begins to wait.
+const NEWS_AFTER: Duration = Duration::from_secs(2);
+/// How often it hears while data waits.
+const NEWS_EVERY: Duration = Duration::from_secs(5);
 /// A stream that was reset so often without an acknowledgement has a batch that the aggregator cannot read.
 const RESETS_BEFORE_REFUSAL: u32 = 3;
 /// The bytes of values that a cursor has in flight at most; the aggregator's window, in encoded bytes, binds first
@@ -89,6 +93,10 @@ pub struct Driver {
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     intake_dropped: u64,
     remember_at: Instant,
+    heartbeat_at: Instant,
+    heartbeat_every: Duration,
+    /// Whether the last heartbeat said that data waits.
+    told_behind: bool,
     dirty: bool,
     /// The spool was touched since it was last listed.
     spool_moved: bool,
@@ -136,6 +144,9 @@ impl Driver {
             cursor_ids: HashMap::new(),
             jobs: FuturesUnordered::new(),
             remember_at: now,
+            heartbeat_at: now,
+            heartbeat_every: NEWS_AFTER,
+            told_behind: false,
             dirty: true,
             spool_moved: true,
             snapshot,
@@ -147,8 +158,6 @@ impl Driver {
     /// remembers where it stopped. Sources must have ended by then.
     pub async fn run(mut self, shutdown: CancellationToken) {
         self.remember();
-        let mut heartbeat = tokio::time::interval(crate::uplink::HEARTBEAT_INTERVAL);
-        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut intake_open = true;
         loop {
             let wait = self.until_due();
@@ -161,7 +170,6 @@ impl Driver {
                     Some(collected) => self.collect(collected.blocks),
                     None => intake_open = false,
                 },
-                _ = heartbeat.tick() => self.heartbeat(),
                 () = tokio::time::sleep(wait) => self.tick(),
             }
             self.after_turn();
@@ -181,6 +189,9 @@ impl Driver {
         }
         if self.dirty {
             due = due.min(self.remember_at);
+        }
+        if !self.attempts.is_empty() {
+            due = due.min(self.heartbeat_at);
         }
         due.saturating_duration_since(now)
     }
@@ -205,7 +216,8 @@ impl Driver {
                 let names = metrics_outputs(&outputs);
                 self.attempts = names.iter().map(|name| (name.clone(), attempt)).collect();
                 self.core.link_up(now_ms, &names, IN_FLIGHT_BYTES, &mut effects);
-                self.heartbeat();
+                self.heartbeat_every = NEWS_AFTER;
+                self.heartbeat_at = Instant::now() + NEWS_AFTER;
             }
             UplinkEvent::OutputsChanged { outputs, .. } => {
                 let names = metrics_outputs(&outputs);
@@ -219,7 +231,8 @@ impl Driver {
             }
             UplinkEvent::Ack { stream, acked } => {
                 if acked.parked.is_some() || !acked.rejections.is_empty() {
-                    self.report_ack(&stream, &acked);
+                    report_ack(&stream, &acked);
+                    self.heartbeat_at = self.heartbeat_at.min(Instant::now() + NEWS_AFTER);
                 }
                 self.core.acked(now_ms, &stream.output, &acked, &mut effects);
             }
@@ -246,22 +259,6 @@ impl Driver {
             }
         }
         self.carry_out(effects);
-    }
-
-    fn report_ack(&self, stream: &StreamKey, acked: &wire::Acked) {
-        match &acked.parked {
-            Some(Some(reason)) => {
-                tracing::error!(output = %stream.output, reason, "the output takes nothing; data is kept until it does");
-            }
-            Some(None) => tracing::info!(output = %stream.output, "the output takes batches again"),
-            None => {}
-        }
-        if let Some(first) = acked.rejections.first() {
-            tracing::warn!(
-                output = %stream.output, reason = first.reason.name(), message = first.message,
-                "the backend refused samples; `pegel-agent rejects` lists them"
-            );
-        }
     }
 
     async fn finished(&mut self, done: Done) {
@@ -372,14 +369,22 @@ impl Driver {
             self.intake_dropped = dropped;
             self.dirty = true;
         }
-        if self.dirty && Instant::now() >= self.remember_at {
+        let now = Instant::now();
+        if self.dirty && now >= self.remember_at {
             self.remember();
+        }
+        if now >= self.heartbeat_at && !self.attempts.is_empty() {
+            self.heartbeat();
         }
     }
 
     fn remember(&mut self) {
-        self.remember_at = Instant::now() + REMEMBER_EVERY;
+        let now = Instant::now();
+        self.remember_at = now + REMEMBER_EVERY;
         self.dirty = false;
+        if self.is_behind() != self.told_behind {
+            self.heartbeat_at = self.heartbeat_at.min(now + NEWS_AFTER);
+        }
         let memory = self.core.memory();
         let trouble = self.parts.positions.as_mut().and_then(|positions| positions.remember(&memory).err());
         self.publish(trouble.map(|error| error.to_string()));
@@ -420,7 +425,18 @@ impl Driver {
         });
     }
 
-    fn heartbeat(&self) {
+    fn is_behind(&self) -> bool {
+        self.core.books().iter().any(|b| b.parked.is_some() || b.books.spooled > 0)
+    }
+
+    /// Tells the aggregator how things are: soon again in a session's first seconds and while data waits, else seldom.
+    fn heartbeat(&mut self) {
+        self.told_behind = self.is_behind();
+        self.heartbeat_every = match self.told_behind {
+            true => NEWS_EVERY,
+            false => (2 * self.heartbeat_every).min(crate::uplink::HEARTBEAT_INTERVAL),
+        };
+        self.heartbeat_at = Instant::now() + self.heartbeat_every;
         let now_ms = (self.parts.wall_clock_ms)();
         let snapshot = self.snapshot.borrow();
         let oldest_spooled_ms = snapshot.spool.segments.first().map(|s| s.oldest_ms);
@@ -476,6 +492,23 @@ impl Driver {
             tracing::error!(%error, "positions could not be written at the end");
         }
         self.publish(None);
+    }
+}
+
+/// Tells an operator what an acknowledgement says beyond "done".
+fn report_ack(stream: &StreamKey, acked: &wire::Acked) {
+    match &acked.parked {
+        Some(Some(reason)) => {
+            tracing::error!(output = %stream.output, reason, "the output takes nothing; data is kept until it does");
+        }
+        Some(None) => tracing::info!(output = %stream.output, "the output takes batches again"),
+        None => {}
+    }
+    if let Some(first) = acked.rejections.first() {
+        tracing::warn!(
+            output = %stream.output, reason = first.reason.name(), message = first.message,
+            "the backend refused samples; `pegel-agent rejects` lists them"
+        );
     }
 }
 

@@ -34,9 +34,12 @@ pub fn text(blocks: &[Block], which: WhichLabels) -> String {
         for (target, series, value) in samples {
             out.push_str(series.name());
             let mut separator = '{';
-            for (label, value) in
-                full_labels(target, series.labels()).into_iter().filter(|(n, _)| *n != NAME_LABEL)
-            {
+            // An exporter shows its empty labels; a backend does not store them.
+            let labels = match which {
+                WhichLabels::Own => series.labels().iter().collect(),
+                WhichLabels::Full => full_labels(target, series.labels()),
+            };
+            for (label, value) in labels.into_iter().filter(|(n, _)| *n != NAME_LABEL) {
                 let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
                 let _ = write!(out, "{separator}{label}=\"{value}\"");
                 separator = ',';

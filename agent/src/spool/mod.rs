@@ -43,6 +43,7 @@ pub mod queue;
 mod record;
 mod sled_segment;
 mod store;
+mod telemetry;
 pub mod thread;
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::record;
 use super::store::{OpenSegment, StoreError};
 use std::fs::{self, File};
 use std::future::Future;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -88,7 +89,13 @@ impl SledSegment {
                 fs::remove_file(entry.path()).map_err(StoreError::io("removing", entry.path()))?;
             }
         }
-        Self::start(path, flush_deadline)
+        match Self::start(path.clone(), flush_deadline) {
+            Err(error) if error.is_locked() => {
+                replace_locked(&path)?;
+                Self::start(path, flush_deadline)
+            }
+            opened => opened,
+        }
     }
 
     fn start(path: PathBuf, flush_deadline: Duration) -> Result<Self, StoreError> {
@@ -175,9 +182,10 @@ impl SledSegment {
 impl OpenSegment for SledSegment {
     fn write(&mut self, first: u32, chunks: Vec<Vec<u8>>) -> Result<(), StoreError> {
         let written = self.insert(first, chunks).and_then(|()| self.flush());
-        if written.is_err() {
+        if written.as_ref().is_err_and(|error| !matches!(error, StoreError::Io { .. })) {
             self.abandon();
         }
+        // After an I/O error sled refuses to write and still reads what it wrote before.
         written
     }
 
@@ -210,6 +218,10 @@ fn guard<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, St
     let damaged = |what| StoreError::Damaged { path: path.to_path_buf(), what };
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
+        // sled gives the lock's refusal no kind of its own.
+        Ok(Err(sled::Error::Io(source))) if source.to_string().contains("acquire lock") => {
+            Err(StoreError::io("locking", path)(io::ErrorKind::WouldBlock.into()))
+        }
         Ok(Err(sled::Error::Io(source))) => Err(StoreError::io("using", path)(source)),
         Ok(Err(error)) => Err(damaged(error.to_string())),
         Err(panic) => {
@@ -222,6 +234,16 @@ fn guard<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, St
             Err(damaged(format!("sled panicked: {said}")))
         }
     }
+}
+
+/// Gives a database a file of its own again. The lock on the old one can only be this process's, because the
+/// spool's directory is locked: sled leaks the file of a database that met an I/O error or panicked.
+fn replace_locked(path: &Path) -> Result<(), StoreError> {
+    let (db, fresh) = (path.join("db"), path.join("db.copy"));
+    fs::copy(&db, &fresh).map_err(StoreError::io("copying", &db))?;
+    File::open(&fresh).and_then(|file| file.sync_all()).map_err(StoreError::io("fsyncing", &fresh))?;
+    fs::rename(&fresh, &db).map_err(StoreError::io("renaming", fresh))?;
+    sync_directory(path)
 }
 
 struct Unpark(Thread);

@@ -80,6 +80,11 @@ impl StoreError {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether the segment is still held by a handle that was given up.
+    pub(crate) fn is_locked(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Whether the segment itself is at fault, rather than the disk or the machine at this moment.
     pub(crate) fn is_damage(&self) -> bool {
         match self {

@@ -5,13 +5,13 @@
 //! at most once a [`Settings::reopen_interval`]; until then the agent runs from memory.
 
 use super::codec::{RecordCodec, RecordDecoder};
+use super::telemetry::Telemetry;
 use super::{
-    Cursor, Inventory, Loss, LossReason, ReadRecord, RecordHeader, SegmentedSpool, Spool, SpoolError, Start,
-    Tally,
+    Cursor, Inventory, Loss, ReadRecord, RecordHeader, SegmentedSpool, Spool, SpoolError, Start, Tally,
 };
 use parking_lot::Mutex;
 use pegel_proto::batch::{BatchSeq, MetricsBatch};
-use pegel_runtime::metrics::{Counter, Gauge, Histogram, Registry};
+use pegel_runtime::metrics::Registry;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -29,9 +29,6 @@ pub const DEFAULT_REOPEN_INTERVAL: Duration = Duration::from_secs(5);
 /// Batches are appended in commits of at most this many encoded samples' worth of batches, so that the stage stays
 /// some megabytes. At 1 to 3 bytes a sample 500,000 samples are about a segment.
 const COMMIT_SAMPLES: u64 = 500_000;
-
-/// Upper bounds of `pegel_spool_commit_duration_seconds`, from a disk with a write cache to one in trouble.
-const COMMIT_BOUNDS: &[f64] = &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 
 /// Settings of the thread.
 #[derive(Debug, Clone)]
@@ -91,8 +88,22 @@ type Opener = Box<dyn FnMut() -> Result<Box<dyn Spool>, SpoolError> + Send>;
 
 #[derive(Default)]
 struct Shared {
+    /// What the thread is at, and since when.
     busy: Option<(&'static str, Instant)>,
+    /// A call timed out on what the thread is at.
+    stalled: bool,
     unavailable: Option<String>,
+}
+
+impl Shared {
+    fn begin(&mut self, doing: &'static str) {
+        self.busy = Some((doing, Instant::now()));
+    }
+
+    fn end(&mut self) {
+        self.busy = None;
+        self.stalled = false;
+    }
 }
 
 /// The pipeline's handle. The thread ends when it is dropped.
@@ -136,10 +147,10 @@ impl SpoolThread {
             telemetry: Telemetry::new(registry),
             shared: shared.clone(),
         };
+        shared.lock().begin("opening the spool");
         thread::Builder::new().name("spool".into()).spawn(move || {
-            worker.shared.lock().busy = Some(("opening the spool", Instant::now()));
             worker.reopen();
-            worker.shared.lock().busy = None;
+            worker.shared.lock().end();
             while let Ok(job) = queue.recv() {
                 job(&mut worker);
             }
@@ -210,7 +221,7 @@ impl SpoolThread {
     pub fn state(&self) -> SpoolState {
         let shared = self.shared.lock();
         match (&shared.busy, &shared.unavailable) {
-            (Some((doing, since)), _) if since.elapsed() > self.deadline => {
+            (Some((doing, since)), _) if shared.stalled || since.elapsed() > self.deadline => {
                 SpoolState::Stalled(doing, since.elapsed())
             }
             (_, Some(words)) => SpoolState::Unavailable(words.clone()),
@@ -229,16 +240,21 @@ impl SpoolThread {
         }
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |worker| {
-            worker.shared.lock().busy = Some((doing, Instant::now()));
+            worker.shared.lock().begin(doing);
             let done = job(worker);
-            worker.shared.lock().busy = None;
+            worker.shared.lock().end();
             let _ = reply.send(done);
         });
         self.jobs.send(job).map_err(|_| SpoolError::Closed)?;
         match tokio::time::timeout(self.deadline, answer).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(SpoolError::Closed),
-            Err(_) => Err(SpoolError::Stalled { doing, after: self.deadline }),
+            Err(_) => {
+                let mut shared = self.shared.lock();
+                // Only what the thread is at can end the stall; between two jobs there is none.
+                shared.stalled = shared.busy.is_some();
+                Err(SpoolError::Stalled { doing, after: self.deadline })
+            }
         }
     }
 }
@@ -439,65 +455,4 @@ impl Reader {
 
 fn oldest_ms(block: &pegel_proto::metrics::Block) -> i64 {
     block.stamps_ms.iter().flatten().copied().chain([block.at_ms]).min().unwrap_or(block.at_ms)
-}
-
-struct Telemetry {
-    bytes: Gauge,
-    segments: Gauge,
-    samples: Gauge,
-    quarantined: Gauge,
-    dropped: Counter,
-    damaged: Counter,
-    commits: Histogram,
-}
-
-impl Telemetry {
-    fn new(registry: &Registry) -> Self {
-        let lost = |reason: LossReason| {
-            registry.counter(
-                "pegel_spool_lost_samples_total",
-                "Samples that were stored and are gone undelivered, as far as they could be counted.",
-                &[("reason", reason.name())],
-            )
-        };
-        Self {
-            bytes: registry.gauge(
-                "pegel_spool_bytes",
-                "Bytes that the spool takes on disk, by its own accounting.",
-                &[],
-            ),
-            segments: registry.gauge("pegel_spool_segments", "Segments in the spool.", &[]),
-            samples: registry.gauge("pegel_spool_samples", "Samples in the spool.", &[]),
-            quarantined: registry.gauge(
-                "pegel_spool_quarantined_segments",
-                "Damaged segments in quarantine/.",
-                &[],
-            ),
-            dropped: lost(LossReason::QuotaFull),
-            damaged: lost(LossReason::Damaged),
-            commits: registry.histogram(
-                "pegel_spool_commit_duration_seconds",
-                "How long it took to store batches durably.",
-                &[],
-                COMMIT_BOUNDS,
-            ),
-        }
-    }
-
-    fn observe(&self, spool: Option<&dyn Spool>) {
-        let Some(spool) = spool else { return };
-        let inventory = spool.inventory();
-        self.bytes.set(inventory.bytes as f64);
-        self.segments.set(inventory.segments.len() as f64);
-        self.samples.set(inventory.total().records as f64);
-        self.quarantined.set(inventory.quarantined as f64);
-    }
-
-    fn count(&self, loss: &Loss) {
-        let samples = loss.total.unwrap_or_else(|| Tally::of(&loss.batches)).records;
-        match loss.reason {
-            LossReason::QuotaFull => self.dropped.add(samples),
-            LossReason::Damaged => self.damaged.add(samples),
-        }
-    }
 }

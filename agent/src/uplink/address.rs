@@ -21,14 +21,15 @@ pub(super) struct Candidate {
 impl Aggregator {
     /// Reads `host`, `host:port`, `v4:port`, `v6` or `[v6]:port`.
     pub(super) fn parse(text: &str) -> Self {
-        if text.parse::<Ipv6Addr>().is_ok() {
-            return Self { host: text.to_owned(), port: DEFAULT_PORT };
+        let bare = |host: &str| host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        if bare(text).parse::<Ipv6Addr>().is_ok() {
+            return Self { host: bare(text), port: DEFAULT_PORT };
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => (host, port.parse().unwrap_or(DEFAULT_PORT)),
             None => (text, DEFAULT_PORT),
         };
-        Self { host: host.trim_start_matches('[').trim_end_matches(']').to_owned(), port }
+        Self { host: bare(host), port }
     }
 
     /// Its addresses in the node's order of preference, the families in turn, the one that the resolver prefers first.

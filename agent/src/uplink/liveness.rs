@@ -74,7 +74,7 @@ impl Liveness {
         let idle = self.last_asked + IDLE_HEARTBEAT;
         let ask = match self.waiting_since {
             None => idle,
-            Some(since) if since > self.last_asked => (since + ASK_AFTER).min(idle),
+            Some(since) if since >= self.last_asked => (since + ASK_AFTER).min(idle),
             Some(_) => (self.last_asked + ASK_EVERY).min(idle),
         };
         if now >= ask { Action::Ask } else { Action::WaitUntil(ask) }

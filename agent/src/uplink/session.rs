@@ -12,6 +12,7 @@ use super::window::Windows;
 use super::{Attempt, Context, HeartbeatReport, QueuedSend, StreamKey, UplinkEvent, stream};
 use pegel_proto::codec::Encoder;
 use pegel_proto::wire::{aggregator_control, close};
+use pegel_runtime::pki::certificate_view;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -65,6 +66,8 @@ pub(super) struct Session {
     retries: (mpsc::UnboundedSender<UplinkEvent>, mpsc::UnboundedReceiver<UplinkEvent>),
     liveness: Liveness,
     leaving: Option<Leaving>,
+    /// When the aggregator's certificate expires.
+    not_after_seconds: i64,
 }
 
 struct OpenStream {
@@ -86,6 +89,11 @@ impl Session {
         welcome: Welcome,
         attempt: Attempt,
     ) -> Self {
+        let not_after_seconds = connection
+            .peer_identity()
+            .and_then(|any| any.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok())
+            .and_then(|chain| certificate_view(chain.first()?).ok())
+            .map_or(i64::MAX, |view| view.not_after.unix_timestamp());
         let windows = Arc::new(Windows::new(attempt, welcome.limits.max_in_flight_bytes));
         Self {
             connection,
@@ -101,6 +109,7 @@ impl Session {
             retries: mpsc::unbounded_channel(),
             liveness: Liveness::new(Instant::now()),
             leaving: None,
+            not_after_seconds,
         }
     }
 
@@ -127,6 +136,10 @@ impl Session {
         loop {
             if let Some(ended) = self.leave_if_done() {
                 return ended;
+            }
+            // Looked at whenever anything happens, and each heartbeat: late by half a minute at most.
+            if (ends.context.wall_clock_ms)() / 1_000 >= self.not_after_seconds {
+                return Ended::Broken("the aggregator's certificate has expired".into());
             }
             let now = Instant::now();
             let wake = match self.liveness.poll(now) {

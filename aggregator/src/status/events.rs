@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 /// How often the fleet is looked at while no page is open.
 const IDLE_LOOK: Duration = Duration::from_secs(10);
 /// How often values that are too old are let go.
-const SWEEP: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_mins(1);
 /// The most rows of one tick: 250 × 450 B = 110 KB a second and listener. Rows that do not fit wait for the next tick,
 /// those whose level changed go first: with 10,000 agents a row's numbers are then up to 40 s old, never its state.
 const MAX_TICK_ROWS: usize = 250;

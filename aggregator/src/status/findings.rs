@@ -85,8 +85,8 @@ pub fn findings(agent: &AgentStatus, growth: &[Growth], heard_ms: Option<i64>, n
     if found.is_empty() {
         let delivered: u64 = agent.books.iter().map(|b| b.delivered + b.held_already).sum();
         let waiting: u64 = agent.books.iter().map(|b| b.in_front + b.spooled).sum();
-        let (what, why) = if agent.books.is_empty() {
-            ("Just connected.".to_owned(), "Its first report is due within seconds.".to_owned())
+        let (what, why) = if agent.books.iter().all(|books| books.collected == 0) {
+            ("Just connected.".to_owned(), "Its first report is due within half a minute.".to_owned())
         } else {
             let on_its_way =
                 if waiting == 0 { String::new() } else { format!(", {} on their way", count(waiting)) };
@@ -164,7 +164,7 @@ fn output(found: &mut Vec<Finding>, books: &Books, growth: Growth, now_ms: i64) 
             ),
             format!("{} (to output {name}).", reasons(&books.dropped, drop_words)),
             if now {
-                "Bring the backend back, or give the agent's spool more room (`spool.max_bytes`)."
+                "Bring the backend back, or give the agent's spool more room (`buffer.quota`)."
             } else {
                 ""
             },
@@ -181,7 +181,7 @@ fn output(found: &mut Vec<Finding>, books: &Books, growth: Growth, now_ms: i64) 
                 if now { "are being" } else { "were" }
             ),
             format!(
-                "{}. The agent keeps the latest: `pegel-agent buffer inspect`.",
+                "{}. The agent keeps the latest: `pegel-agent rejects`.",
                 reasons(&books.rejected, reject_words)
             ),
             match (now, too_old) {
@@ -315,9 +315,13 @@ fn reject_words(reason: &str) -> Option<&'static str> {
 
 fn drop_words(reason: &str) -> Option<&'static str> {
     Some(match reason {
-        "quota" | "spool_full" => "because the spool was full",
-        "intake_full" | "intake" => "because the agent could not keep up",
-        "quarantine" | "damaged" => "in damaged segments",
+        "quota_oldest" => "because the spool was full and its oldest gave way",
+        "quota_newest" => "because the spool was full",
+        "buffer_unavailable" => "because the node's disk took nothing",
+        "damaged" => "in damaged segments",
+        "output_retired" => "because the output is no longer there",
+        "shutdown" => "because the agent ended while its disk took nothing",
+        "intake_full" => "because the agent could not keep up",
         _ => return None,
     })
 }

@@ -49,7 +49,7 @@ pub const DEFAULT_MAX_EVENT_STREAMS: usize = 128;
 /// The most series in one answer by default. At some 200 bytes a line 100,000 make 20 MB, the largest answer there is.
 pub const DEFAULT_MAX_ANSWER_SERIES: usize = 100_000;
 /// How old a value may be for `/federate` by default: PromQL's look-back.
-pub const DEFAULT_LOOK_BACK: Duration = Duration::from_secs(300);
+pub const DEFAULT_LOOK_BACK: Duration = Duration::from_mins(5);
 
 /// Which `Host` headers are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -51,7 +51,7 @@ pub struct ReceiverFleet {
 
 impl FleetView for ReceiverFleet {
     fn agents(&self) -> Vec<AgentStatus> {
-        self.sessions.fleet().into_iter().map(status).collect()
+        self.sessions.fleet().iter().map(status).collect()
     }
 
     fn rejects(&self) -> Vec<Reject> {
@@ -63,7 +63,7 @@ impl FleetView for ReceiverFleet {
     }
 }
 
-fn status(entry: FleetEntry) -> AgentStatus {
+fn status(entry: &FleetEntry) -> AgentStatus {
     AgentStatus {
         identity: entry.info.identity.clone(),
         version: entry.info.version.clone(),

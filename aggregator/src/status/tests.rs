@@ -59,7 +59,8 @@ fn agent(node: &str) -> AgentStatus {
 fn told(agent: &AgentStatus, growth: Growth) -> String {
     let found = findings(agent, &[growth], Some(START_MS), START_MS);
     assert!(found.is_sorted_by_key(|finding| std::cmp::Reverse(finding.level)), "{found:?}");
-    found.iter().map(|f| format!("{:?}: {} {} {}\n", f.level, f.what, f.why, f.todo)).collect()
+    let lines = found.iter().map(|f| format!("{:?}: {} {} {}", f.level, f.what, f.why, f.todo));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -114,11 +115,11 @@ fn each_trouble_is_told_in_words() {
     );
     case(
         |a| {
-            a.books[0].dropped.insert("quota".into(), 3);
+            a.books[0].dropped.insert("quota_oldest".into(), 3);
             a.books[0].collected += 3;
         },
         quiet,
-        &["Note: 3 samples were dropped", "3 because the spool was full"],
+        &["Note: 3 samples were dropped", "3 because the spool was full and its oldest gave way"],
     );
     case(|a| a.books[0].collected += 2, quiet, &["Warning: The books of main are off by 2 samples"]);
     case(|a| a.books[0].delivered += 1, quiet, &["off by 1 sample.", "accounted for twice"]);

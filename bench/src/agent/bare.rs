@@ -37,7 +37,8 @@ pub struct BareArguments {
 pub fn run(arguments: &BareArguments) -> Result<()> {
     let files: Vec<File> = FILES.iter().filter_map(|path| File::open(path).ok()).collect();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let real = |line: &&str| !line.contains(" /proc/") && !line.contains(" /sys/") && !line.contains(" /dev/");
+    let real =
+        |line: &&str| !line.contains(" /proc/") && !line.contains(" /sys/") && !line.contains(" /dev/");
     let points: Vec<String> =
         mounts.lines().filter(real).filter_map(|l| l.split(' ').nth(4)).map(str::to_owned).collect();
     let mut buffer = vec![0; BUFFER_BYTES];

@@ -50,7 +50,8 @@ impl Child {
     pub(super) async fn address(&mut self, file: &Path, within: Duration) -> Result<SocketAddr> {
         let deadline = Instant::now() + within;
         loop {
-            let written = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+            let written =
+                std::fs::read_to_string(file).ok().and_then(|text| text.lines().next()?.trim().parse().ok());
             if let Some(address) = written {
                 return Ok(address);
             }

@@ -220,11 +220,11 @@ mod tests {
         let loaded = pegel_aggregator::config::load_settings(&Input::new(Some(aggregator), Vec::new()));
         let settings = loaded.unwrap_or_else(|e| panic!("{e}")).settings;
         assert_eq!(settings.outputs.len(), 1);
-        assert!(settings.status.allow_remote);
+        assert_eq!(settings.status.status.hosts, pegel_aggregator::status::Hosts::Any);
         let purpose = pegel_agent::config::Purpose::Run;
         let loaded = pegel_agent::config::load_settings(&Input::new(Some(agent), Vec::new()), purpose);
         let settings = loaded.unwrap_or_else(|e| panic!("{e}")).settings;
-        assert_eq!(settings.uplink.addresses, ["127.0.0.1:4433"]);
+        assert_eq!(settings.uplink.uplink.aggregators, ["127.0.0.1:4433"]);
         assert!(settings.state_dir.ends_with("a $dir: \"x\"/agent"), "{:?}", settings.state_dir);
     }
 

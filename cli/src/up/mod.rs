@@ -14,8 +14,6 @@ use crate::paint::Paint;
 use anyhow::{Context as _, Result, anyhow, bail};
 use child::{Child, Ended};
 use files::Layout;
-use pegel_aggregator::status::AgentSummary;
-use pegel_aggregator::status::words::count;
 use pegel_runtime::exit::Exit;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -100,14 +98,14 @@ async fn up(args: &UpArgs) -> Result<()> {
 async fn tell(client: &StatusClient, url: &str, layout: &Layout, args: &UpArgs, paint: Paint) -> Result<()> {
     let began = Instant::now();
     let mut complained = false;
-    let agent = loop {
-        match this_node(client, layout).await {
-            Ok(Some(agent)) if agent.row.delivered + agent.row.held > 0 => break agent,
+    let output = loop {
+        match flowing(client, layout).await {
+            Ok(Flow::Arrives(output)) => break output,
             seen if !complained && began.elapsed() > FLOW => {
                 complained = true;
                 let state = match seen {
-                    Ok(Some(agent)) => agent.row.headline,
-                    Ok(None) => "the agent has not connected yet".to_owned(),
+                    Ok(Flow::Held(why)) => why,
+                    Ok(_) => "the agent has not connected yet".to_owned(),
                     Err(error) => format!("{error:#}"),
                 };
                 println!("No data after {} s: {state}", FLOW.as_secs());
@@ -118,15 +116,11 @@ async fn tell(client: &StatusClient, url: &str, layout: &Layout, args: &UpArgs, 
         tokio::time::sleep(LOOK).await;
     };
     println!("\n  {}   {}\n", paint.bold("pegel is up:"), paint.bold(url));
-    println!(
-        "{} samples of {} delivered after {:.1} s.",
-        count(agent.row.delivered + agent.row.held),
-        layout.identity.node,
-        began.elapsed().as_secs_f64()
-    );
+    let node = &layout.identity.node;
+    println!("The metrics of {node} arrived after {:.1} s.", began.elapsed().as_secs_f64());
     match &layout.write_url {
         Some(write_url) => {
-            println!("Writing to {write_url}.");
+            println!("Writing to {write_url}: {output}.");
             if args.out_of_order_window.is_none() {
                 println!("To survive outages of more than an hour, set in Prometheus' configuration");
                 println!("  storage: {{tsdb: {{out_of_order_time_window: 30h}}}}");
@@ -144,10 +138,27 @@ async fn tell(client: &StatusClient, url: &str, layout: &Layout, args: &UpArgs, 
     Ok(())
 }
 
-async fn this_node(client: &StatusClient, layout: &Layout) -> Result<Option<AgentSummary>> {
+/// What is seen of this machine's agent.
+enum Flow {
+    /// Nothing yet.
+    Nothing,
+    /// Its metrics do not get through; why.
+    Held(String),
+    /// They do; what the output says of itself.
+    Arrives(String),
+}
+
+/// Looks whether metrics arrive and the backend takes them. The books would tell exactly, but come twice a minute.
+async fn flowing(client: &StatusClient, layout: &Layout) -> Result<Flow> {
     let (tenant, node) = (layout.identity.tenant.as_str(), layout.identity.node.as_str());
-    let agents = client.fleet().await?.agents;
-    Ok(agents.into_iter().find(|agent| agent.row.tenant == tenant && agent.row.node == node))
+    let fleet = client.fleet().await?;
+    let agent = fleet.agents.iter().find(|agent| agent.row.tenant == tenant && agent.row.node == node);
+    let Some(agent) = agent else { return Ok(Flow::Nothing) };
+    Ok(match fleet.outputs.iter().find(|output| !output.ok) {
+        Some(output) => Flow::Held(format!("output {}: {}", output.name, output.detail)),
+        None if agent.row.live.is_empty() => Flow::Held(agent.row.headline.clone()),
+        None => Flow::Arrives(fleet.outputs.first().map(|output| output.detail.clone()).unwrap_or_default()),
+    })
 }
 
 /// The flag that other commands need to find this page; none where it is where they look anyway.

@@ -58,6 +58,20 @@ async fn a_certificate_that_expires_ends_its_live_session() {
 }
 
 #[tokio::test]
+async fn an_agent_leaves_an_aggregator_whose_certificate_expires() {
+    let site = Site::new();
+    let tls = site.receiver_tls_for(4 * SECOND);
+    let aggregator = Aggregator::start_as(tls, std::sync::Arc::default(), |_| {});
+    let mut agent = Agent::start(site.agent_files("n1", HOUR), &[aggregator.address]);
+    eventually("the session was left", SOON, || {
+        agent.collect();
+        let left = agent.ledger.lock().downs.iter().any(|d| d.contains("certificate has expired"));
+        async move { left.then_some(()) }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_revoked_certificate_ends_its_live_session_and_no_other() {
     let site = Site::new();
     let aggregator = Aggregator::start(&site);

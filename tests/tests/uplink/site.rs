@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub const SECOND: Duration = Duration::from_secs(1);
-pub const HOUR: Duration = Duration::from_secs(3_600);
+pub const HOUR: Duration = Duration::from_hours(1);
 /// Longer than anything here takes on a machine that is busy.
 pub const SOON: Duration = Duration::from_secs(40);
 
@@ -64,8 +64,12 @@ impl Site {
     }
 
     pub fn receiver_tls(&self) -> Arc<ReceiverTls> {
+        self.receiver_tls_for(HOUR)
+    }
+
+    pub fn receiver_tls_for(&self, lifetime: Duration) -> Arc<ReceiverTls> {
         let names = AggregatorNames { name: NodeId::parse("agg").unwrap(), dns: vec![], addresses: vec![] };
-        let own = self.ca.issue_aggregator(&names, HOUR, Existing::Replace).unwrap();
+        let own = self.ca.issue_aggregator(&names, lifetime, Existing::Replace).unwrap();
         ReceiverTls::load(self.files(&own), wire::ALPN, None).unwrap()
     }
 }
@@ -105,7 +109,7 @@ impl Memory {
     pub fn set(&self, mode: Mode) {
         *self.mode.lock() = mode;
         for delivery in self.held.lock().drain(..) {
-            self.settle(delivery, mode);
+            self.settle(&delivery, mode);
         }
     }
 
@@ -113,7 +117,7 @@ impl Memory {
     pub fn settle_backwards(&self) {
         let held: Vec<_> = self.held.lock().drain(..).collect();
         for delivery in held.into_iter().rev() {
-            self.settle(delivery, Mode::Accept);
+            self.settle(&delivery, Mode::Accept);
         }
     }
 
@@ -128,7 +132,7 @@ impl Memory {
         self.held.lock().len()
     }
 
-    fn settle(&self, delivery: Delivery, mode: Mode) {
+    fn settle(&self, delivery: &Delivery, mode: Mode) {
         let values: Vec<u64> =
             delivery.blocks.iter().flat_map(|b| b.values.iter().map(|v| v.to_bits())).collect();
         let mut outcome = Outcome { delivered: values.len() as u64, ..Outcome::default() };
@@ -161,7 +165,7 @@ impl Output for Memory {
         self.sends.lock().push((delivery.seq.0, delivery.sent_before));
         match *self.mode.lock() {
             Mode::Hold => self.held.lock().push(delivery),
-            mode => self.settle(delivery, mode),
+            mode => self.settle(&delivery, mode),
         }
     }
 
@@ -197,10 +201,17 @@ impl Aggregator {
         taken: Arc<Mutex<BTreeMap<u64, Vec<u64>>>>,
         adjust: impl FnOnce(&mut receiver::Settings),
     ) -> Self {
+        Self::start_as(site.receiver_tls(), taken, adjust)
+    }
+
+    pub fn start_as(
+        tls: Arc<ReceiverTls>,
+        taken: Arc<Mutex<BTreeMap<u64, Vec<u64>>>>,
+        adjust: impl FnOnce(&mut receiver::Settings),
+    ) -> Self {
         let output = Memory::new(taken);
         let (outputs, outputs_watch) = watch::channel(Arc::new(vec![output.clone() as Arc<dyn Output>]));
         let sessions = Arc::new(SessionTable::new());
-        let tls = site.receiver_tls();
         let registry = Registry::new();
         let mut settings = receiver::Settings {
             listen: vec!["127.0.0.1:0".parse().unwrap()],

@@ -157,7 +157,7 @@ impl World {
             ack.up_to = Some(batch.seq);
             if !backend.settled.insert(batch.seq) {
                 ack.held_already += batch.samples();
-            } else if batch.seq.0 % 7 == 0 {
+            } else if batch.seq.0.is_multiple_of(7) {
                 let message = "too old sample".to_owned();
                 let reason = RejectReason::TooOld;
                 ack.rejections.push(Rejection { seq: batch.seq, reason, message, records: vec![(0, 1)] });

@@ -69,7 +69,7 @@ pub enum FetchError {
     },
     /// The body is of an unknown kind.
     #[error(
-        "the content type `{0}` is no text exposition (set fallback_scrape_protocol for targets that name none)"
+        "the content type `{0}` is no text exposition (set fallback_format for targets that name none)"
     )]
     ContentType(String),
     /// The body is compressed, though that was not asked for.

@@ -1,6 +1,7 @@
 //! Reading: one segment after another, each from its head, up to what is committed or to the first damage.
 
-use super::{Cursor, OPEN_READERS, Place, Segment, SegmentedSpool, append_ledger};
+use super::writing::append_ledger;
+use super::{Cursor, OPEN_READERS, Place, Segment, SegmentedSpool};
 use crate::spool::record::{self, Assembler};
 use crate::spool::store::{SegmentName, StoreError};
 use crate::spool::{Loss, LossReason, ReadRecord, SpoolError, Start};
@@ -106,6 +107,7 @@ impl SegmentedSpool {
                     | std::io::ErrorKind::ReadOnlyFilesystem
                     | std::io::ErrorKind::QuotaExceeded
                     | std::io::ErrorKind::OutOfMemory
+                    | std::io::ErrorKind::WouldBlock
             ),
             _ => false,
         };

@@ -30,9 +30,11 @@ impl Drop for Tmpfs {
 
 #[test]
 fn a_full_disk_refuses_commits_keeps_what_is_stored_and_takes_more_once_there_is_room() {
-    let Some(tmpfs) = Tmpfs::mount(6) else { return };
+    let Some(tmpfs) = Tmpfs::mount(24) else { return };
     let dir = tmpfs.0.path().join("spool");
-    let mut spool = open(&dir);
+    // Segments large beside sled's log segments, of which opening one fills the last.
+    let settings = Settings { segment_bytes: 2 << 20, ..settings(&dir) };
+    let mut spool = SegmentedSpool::open(settings.clone()).unwrap();
     let mut encoder = CountingEncoder::default();
     let mut stored = 0;
     let mut refused = 0;
@@ -56,12 +58,12 @@ fn a_full_disk_refuses_commits_keeps_what_is_stored_and_takes_more_once_there_is
             Err(other) => panic!("{other}"),
         }
     }
-    assert_eq!(refused, 1, "2,000 batches of 20 kB do not fit into 6 MiB");
+    assert_eq!(refused, 1, "2,000 batches of 20 kB do not fit into 24 MiB");
     let from = spool.inventory().segments[0].first.0;
     assert_eq!(CheckingReader::new(from).all(&mut spool), (from..=stored).collect::<Vec<_>>());
     assert_eq!(spool.take_losses(), []);
     drop(spool);
-    let mut spool = open(&dir);
+    let mut spool = SegmentedSpool::open(settings).unwrap();
     assert_eq!(CheckingReader::new(from).all(&mut spool), (from..=stored).collect::<Vec<_>>());
     assert_eq!(spool.take_losses(), []);
 }

@@ -11,9 +11,20 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The seed: `PEGEL_SEED`, or of this moment.
-fn first_seed() -> u64 {
-    std::env::var("PEGEL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random)
+/// How many sequences of each kind by default.
+const ROUNDS: u64 = 40;
+
+/// The seeds: the same each time, so that a change is judged by what it changes. `PEGEL_ROUNDS` asks for more of them,
+/// `PEGEL_SEED` for one other, both for so many from another on.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name| {
+        let text: Option<String> = std::env::var(name).ok();
+        text.map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+    };
+    let (first, asked) = (number("PEGEL_SEED"), number("PEGEL_ROUNDS"));
+    let rounds = asked.unwrap_or(if first.is_some() { 1 } else { ROUNDS });
+    let first = first.unwrap_or(0);
+    first..first.saturating_add(rounds)
 }
 
 struct Model {
@@ -138,7 +149,8 @@ impl Model {
                 Ok(None) => break,
                 // Faults end by themselves.
                 Err(_) => {
-                    reader = CheckingReader::new(read.last_key_value().map_or(from, |(last, _)| last + 1))
+                    let on = read.last_key_value().map_or(from, |(last, _)| last + 1);
+                    reader = CheckingReader::new(on);
                 }
             }
         }
@@ -234,20 +246,15 @@ fn random_sequence(seed: u64, faults: bool, damage: bool, when_full: WhenFull) {
     model.finish();
 }
 
-/// How many sequences of each kind: 40, or `PEGEL_ROUNDS`.
-fn rounds() -> u64 {
-    std::env::var("PEGEL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(40)
-}
-
 fn campaign(name: &str, run: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    let (first, rounds) = (first_seed(), rounds());
-    for seed in first..first.wrapping_add(rounds) {
+    let seeds = seeds();
+    println!("{name}: seeds {seeds:?}");
+    for seed in seeds {
         if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
             eprintln!("{name} failed; repeat with PEGEL_SEED={seed}");
             std::panic::resume_unwind(panic);
         }
     }
-    println!("{name}: {rounds} sequences from PEGEL_SEED={first}");
 }
 
 #[test]

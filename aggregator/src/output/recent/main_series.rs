@@ -130,14 +130,14 @@ impl Plan {
         point[Track::MemoryUsed as usize] = ratio(total - available, total);
         let before = if fresh { self.fresh.replace(sums) } else { self.backlog.replace(sums) };
         if let Some(before) = before {
-            rates(&mut point, &before, &sums, &counted);
+            rates(&mut point, &before, &sums, counted);
         }
         point
     }
 }
 
 /// Fills in the tracks that are rates of counters. A counter that went back has been reset: nothing is said.
-fn rates(point: &mut Point, before: &Sums, now: &Sums, counted: &[bool; COUNTERS]) {
+fn rates(point: &mut Point, before: &Sums, now: &Sums, counted: [bool; COUNTERS]) {
     let elapsed_ms = now.at_ms - before.at_ms;
     if !(1..=LONGEST_DELTA_MS).contains(&elapsed_ms) {
         return;

@@ -61,7 +61,7 @@ pub const DEFAULT_MAX_SERIES: usize = 4_000_000;
 /// The most nodes by default. 10,000 × 10 KB of history and plan = 100 MB, were they all to send host metrics.
 pub const DEFAULT_MAX_NODES: usize = 10_000;
 /// How long a silent node's values and history are kept by default: as long as its history would show anything.
-pub const DEFAULT_FORGET_AFTER: Duration = Duration::from_secs(3600);
+pub const DEFAULT_FORGET_AFTER: Duration = Duration::from_hours(1);
 /// Samples that claim to be farther ahead of this machine's clock stay out of the history, or a wrong clock would push
 /// an hour of true values out of it. Prometheus draws the same line for what it stores.
 const MAX_AHEAD_MS: i64 = 600_000;
@@ -364,7 +364,8 @@ impl Output for Recent {
     }
 
     fn health(&self) -> OutputHealth {
-        let detail = format!("keeps the last values of {} nodes in memory", self.nodes.read().len());
+        let nodes = self.nodes.read().len();
+        let detail = format!("in memory, of {nodes} node{}", if nodes == 1 { "" } else { "s" });
         OutputHealth { ok: true, detail }
     }
 }

@@ -6,18 +6,20 @@
 //! before its earlier one is resolved, and batches of one session are settled in the order of their numbers.
 //!
 //! It has no socket and no clock: `poll` says what to send or until when to wait, `answered` takes what an answer
-//! means. Whoever drives it encodes and sends.
+//! means. Whoever drives it encodes and sends. What becomes of refused records is in `refusal`, waiting and parking in
+//! `trouble`.
 
-use super::answer::{Meaning, Stored, is_held};
+mod refusal;
+mod trouble;
+
+use super::answer::Meaning;
 use super::batch::{Batch, BatchKey, NameRule, Taken};
-use super::blame::blamed;
 use super::piece::{Piece, PieceBuilder, Record};
 use super::tally::Tally;
 use crate::fanout::{Delivery, Reply, Verdict};
 use crate::symbols::Symbols;
-use pegel_proto::batch::RejectReason;
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -216,9 +218,17 @@ impl Shard {
     pub fn answered(&mut self, meaning: Meaning, now: Instant) {
         let Some(piece) = self.in_flight.take() else { return };
         let mut piece = Arc::unwrap_or_clone(piece);
+        let sent = piece.samples();
         let batches = &self.batches;
         piece.retain(|key| batches.contains_key(&key));
+        let whole = piece.samples() == sent;
         match meaning {
+            // Of what was refused a part is forgotten, and that may be what was meant: ask about the rest.
+            Meaning::Refused { stored, .. } if !whole => {
+                self.mark_shadowed(&mut piece, stored);
+                self.left.push(piece);
+            }
+            Meaning::TooLarge { .. } if !whole => self.left.push(piece),
             Meaning::Accepted => self.accepted(&piece),
             Meaning::Retry { after, ambiguous, reason } => {
                 piece.sent_before |= ambiguous;
@@ -312,177 +322,6 @@ impl Shard {
         parts.filter_map(|part| self.batches.get(&part.batch)).map(|batch| batch.session).collect()
     }
 
-    fn accepted(&mut self, piece: &Piece) {
-        self.accepted_ever = true;
-        self.unexplained = 0;
-        let delivered = self.deliver(piece);
-        self.tally.delivered(delivered);
-        // The output works: whether what it refused is at fault itself shows when it is asked once more.
-        for suspect in std::mem::take(&mut self.suspects).into_iter().rev() {
-            self.left.push(Piece { asked_again: true, ..suspect.piece });
-        }
-        self.well();
-    }
-
-    /// Accounts for all of a piece as delivered. Gives the count, of batches that somebody still waits for.
-    fn deliver(&mut self, piece: &Piece) -> u64 {
-        let mut delivered = 0;
-        for group in &piece.groups {
-            for part in &group.parts {
-                if let Some(batch) = self.batches.get_mut(&part.batch) {
-                    batch.deliver(u64::from(group.len));
-                    delivered += u64::from(group.len);
-                }
-            }
-        }
-        delivered
-    }
-
-    fn reject(&mut self, record: Record, reason: RejectReason, message: &str) {
-        if let Some(batch) = self.batches.get_mut(&record.batch) {
-            batch.reject(record.index, reason, message);
-            self.tally.rejected(reason, 1);
-        }
-    }
-
-    fn reject_all(&mut self, piece: &Piece, reason: RejectReason, message: &str) {
-        for group in &piece.groups {
-            for part in &group.parts {
-                for index in group.first..group.first + group.len {
-                    self.reject(Record { batch: part.batch, index: part.base + index }, reason, message);
-                }
-            }
-        }
-    }
-
-    fn too_large(&mut self, piece: Piece, reason: &str) {
-        match piece.only_record() {
-            Some((record, _)) => self.reject(record, RejectReason::TooLarge, reason),
-            None => self.split(piece),
-        }
-    }
-
-    fn split(&mut self, piece: Piece) {
-        if piece.samples() < 2 {
-            return;
-        }
-        self.tally.split();
-        let (first, second) = piece.split();
-        self.left.push(second);
-        self.left.push(first);
-    }
-
-    fn refused(
-        &mut self,
-        mut piece: Piece,
-        reason: RejectReason,
-        message: &str,
-        stored: Stored,
-        known: bool,
-    ) {
-        let samples = piece.samples() as u64;
-        if known || matches!(stored, Stored::Count(_)) {
-            // It looks at records: it is not misconfigured.
-            self.well();
-        }
-        if let Some((record, stamp_ms)) = piece.only_record() {
-            if stored == Stored::Count(1) {
-                return self.accepted(&piece);
-            }
-            self.refused_alone(piece, record, stamp_ms, reason, message, known);
-            return;
-        }
-        // A batch that was forgotten meanwhile makes the counts useless.
-        if let Stored::Count(written) = stored
-            && let Some(refused) = samples.checked_sub(written)
-            && self.blame(&piece, message, refused)
-        {
-            self.accepted_ever |= written > 0;
-            return;
-        }
-        if !piece.partly_stored && !matches!(stored, Stored::Nothing | Stored::Count(0)) {
-            piece.partly_stored = true;
-            self.shadowed.extend(piece.followed());
-        }
-        self.split(piece);
-    }
-
-    fn refused_alone(
-        &mut self,
-        piece: Piece,
-        record: Record,
-        stamp_ms: i64,
-        reason: RejectReason,
-        message: &str,
-        known: bool,
-    ) {
-        if (piece.sent_before || self.shadowed.contains(&record)) && is_held(reason, message) {
-            if let Some(batch) = self.batches.get_mut(&record.batch) {
-                batch.hold();
-                self.tally.held();
-            }
-            return;
-        }
-        if !known && !piece.asked_again {
-            if !self.accepted_ever || self.unexplained >= MAX_SUSPECTS {
-                self.suspect(piece, message);
-                return;
-            }
-            self.unexplained += 1;
-        }
-        self.reject(record, reason, message);
-        if self.covers_older(message) {
-            for i in 0..self.left.len() {
-                let old = self.left[i].drain_up_to(stamp_ms);
-                self.reject_all(&old, reason, message);
-            }
-        }
-    }
-
-    /// Holds a record back, with what follows it of its series.
-    fn suspect(&mut self, mut piece: Piece, message: &str) {
-        let group = &piece.groups[0];
-        let set = group.set.clone();
-        let labels = &set.series[group.first as usize].labels;
-        for left in self.left.iter_mut().rev() {
-            left.move_series(labels, &mut piece);
-        }
-        self.suspects.push(Suspect { piece, message: message.to_owned() });
-    }
-
-    /// Whether the refusal of one record as too old is one of all that are as old.
-    ///
-    /// Prometheus' "out of bounds" is a bound of its head, the same for all series and never falling (`Append` in
-    /// tsdb/head_append.go). "Too old sample" depends on the series where the out-of-order window is shorter than
-    /// the hour that any series is given; above that it is such a bound as well.
-    fn covers_older(&self, message: &str) -> bool {
-        let message = message.trim();
-        message == "out of bounds"
-            || (message == "too old sample" && self.settings.out_of_order_window >= Duration::from_hours(1))
-    }
-
-    /// Accounts for a piece by a message that names the refused records.
-    fn blame(&mut self, piece: &Piece, message: &str, refused: u64) -> bool {
-        let symbols = self.symbols.clone();
-        let Some(found) = blamed(piece, message, refused, &symbols.view()) else { return false };
-        let mut delivered = self.deliver(piece);
-        for blame in found {
-            let Some(batch) = self.batches.get_mut(&blame.record.batch) else { continue };
-            batch.take_back_delivered();
-            delivered -= 1;
-            let maybe_held = piece.sent_before || self.shadowed.contains(&blame.record);
-            if maybe_held && is_held(blame.reason, blame.message) {
-                batch.hold();
-                self.tally.held();
-            } else {
-                batch.reject(blame.record.index, blame.reason, blame.message);
-                self.tally.rejected(blame.reason, 1);
-            }
-        }
-        self.tally.delivered(delivered);
-        true
-    }
-
     /// Settles the batches of the present request that are resolved, each session's in order.
     fn settle(&mut self) {
         let mut waiting: HashSet<u64> = HashSet::new();
@@ -505,73 +344,5 @@ impl Shard {
             self.active.clear();
             self.shadowed.clear();
         }
-    }
-
-    /// Nothing was ever accepted, and the refusals give no reason: more likely a wrong URL than wrong records.
-    fn park_suspects(&mut self, now: Instant) -> Step {
-        let reason = self.suspects[0].message.clone();
-        for suspect in std::mem::take(&mut self.suspects).into_iter().rev() {
-            self.left.push(suspect.piece);
-        }
-        self.park(reason, now);
-        Step::Wait(self.not_before)
-    }
-
-    fn park(&mut self, reason: String, now: Instant) {
-        self.not_before = Some(now + self.jittered(self.settings.park_probe));
-        if self.parked.is_some() {
-            return;
-        }
-        tracing::warn!(output = self.tally.output(), tenant = self.tally.tenant(), reason, "output parked");
-        let mut told = HashMap::new();
-        for batch in self.batches.values() {
-            told.entry(batch.session).or_insert_with(|| {
-                batch.tell(Verdict::Parked(reason.clone()));
-                batch.reply().clone()
-            });
-        }
-        self.tally.parked(true);
-        self.parked = Some(Parked { reason, told });
-    }
-
-    fn in_trouble(&mut self, reason: String) {
-        if self.trouble.is_none() {
-            tracing::warn!(
-                output = self.tally.output(),
-                tenant = self.tally.tenant(),
-                reason,
-                "output fails"
-            );
-        }
-        self.trouble = Some(reason);
-    }
-
-    fn well(&mut self) {
-        if let Some(parked) = self.parked.take() {
-            tracing::info!(output = self.tally.output(), tenant = self.tally.tenant(), "output resumed");
-            self.tally.parked(false);
-            for reply in parked.told.into_values() {
-                let _ = reply.0.send(Verdict::Resumed);
-            }
-        }
-        if self.trouble.take().is_some() {
-            tracing::info!(output = self.tally.output(), tenant = self.tally.tenant(), "output works again");
-        }
-    }
-
-    /// Doubles with each failure; half of it is by chance, so that shards do not come back together.
-    fn backoff(&mut self, after: Option<Duration>) -> Duration {
-        if let Some(after) = after {
-            let wait = after.clamp(self.settings.min_backoff, self.settings.max_retry_after);
-            // Never earlier than asked for.
-            wait + self.random.random_range(Duration::ZERO..=self.settings.min_backoff)
-        } else {
-            let wait = self.settings.min_backoff.saturating_mul(1 << self.failures.min(20));
-            self.jittered(wait.min(self.settings.max_backoff))
-        }
-    }
-
-    fn jittered(&mut self, wait: Duration) -> Duration {
-        wait / 2 + self.random.random_range(Duration::ZERO..=wait / 2)
     }
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod encoding;
+mod forgetting;
 mod http;
 mod model;
 mod simulation;
@@ -14,6 +15,19 @@ use pegel_proto::identity::{AgentIdentity, NodeId, TenantId};
 use pegel_proto::metrics::{Family, MetricType};
 use std::sync::Arc;
 use tokio::sync::mpsc;
+
+/// The seeds of a random test: the same `rounds` each time, so that a change is judged by what it changes.
+/// `PEGEL_ROUNDS` asks for more of them, `PEGEL_SEED` for one other, both for so many from another on.
+fn seeds(rounds: u64) -> std::ops::Range<u64> {
+    let number = |name| {
+        let text: Option<String> = std::env::var(name).ok();
+        text.map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+    };
+    let (first, asked) = (number("PEGEL_SEED"), number("PEGEL_ROUNDS"));
+    let rounds = asked.unwrap_or(if first.is_some() { 1 } else { rounds });
+    let first = first.unwrap_or(0);
+    first..first.saturating_add(rounds)
+}
 
 /// The instant of the first samples.
 const START_MS: i64 = 1_700_000_000_000;

@@ -67,7 +67,7 @@ export async function nodeView(view, tenant, node) {
     setText(noCharts, history ? '' : 'No host metrics of this node in the last hour: its charts appear with the first.');
     for (const one of charts) one.show(history);
     once(books, state.agent.books, (list) => (list.length > 0 ? list.map(book)
-      : [h('p', { class: 'quiet' }, 'No report yet. Agents send their books with every heartbeat, a few seconds apart.')]));
+      : [h('p', { class: 'quiet' }, 'No report yet. Agents report their books twice a minute.')]));
     once(disks, state.machine?.filesystems ?? [], fileSystems);
   }
 

@@ -1,7 +1,7 @@
 //! The shard against the model, with faults by chance: whatever happens, every sample that can be stored is stored
 //! once, every other is refused with its reason, and each batch is settled once, in order.
 //!
-//! `PEGEL_SEED=n` repeats one run.
+//! `PEGEL_SEED=n` repeats one run, `PEGEL_ROUNDS=n` makes more of them: see [`seeds`].
 
 use super::super::answer::{Exchange, Meaning, Response};
 use super::super::batch::NameRule;
@@ -10,7 +10,7 @@ use super::super::shard::{Shard, ShardSettings, Step};
 use super::super::tally::Tally;
 use super::super::{Negotiation, Protocol};
 use super::model::{Kind, Model, spell};
-use super::{START_MS, agent_info, block, delivery, named, series};
+use super::{START_MS, agent_info, block, delivery, named, seeds, series};
 use crate::fanout::Verdict;
 use crate::session::{AgentInfo, ResolvedBlock, ResolvedSet};
 use crate::symbols::Symbols;
@@ -23,6 +23,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+
+/// So many runs by default: each kind of outcome comes up many times over.
+const ROUNDS: u64 = 200;
 
 /// What must become of a record.
 #[derive(Debug, Clone, PartialEq)]
@@ -322,11 +325,10 @@ fn check(batch: &Batch, outcome: &Outcome, model: &Model) {
 
 #[test]
 fn whatever_fails_every_sample_is_stored_once_or_refused_with_its_reason() {
-    let one = std::env::var("PEGEL_SEED").ok().map(|seed| seed.parse().expect("PEGEL_SEED is a number"));
-    let first: u64 = one.unwrap_or_else(|| rand::rng().random_range(0..u64::MAX / 2));
-    let runs = if one.is_some() { 1 } else { 200 };
+    let seeds = seeds(ROUNDS);
+    let enough_to_reach_all = seeds.end - seeds.start >= ROUNDS;
     let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
-    for seed in first..first + runs {
+    for seed in seeds {
         let failed = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
             world.run(150);
@@ -340,7 +342,7 @@ fn whatever_fails_every_sample_is_stored_once_or_refused_with_its_reason() {
             }
         }
     }
-    if one.is_none() {
+    if enough_to_reach_all {
         for what in ["delivered", "held", "too_old", "too_far_in_future", "other", "invalid_labels"] {
             assert!(seen.contains_key(what), "the runs reach `{what}`: {seen:?}");
         }
