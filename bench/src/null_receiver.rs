@@ -31,7 +31,9 @@ impl NullReceiver {
             for stream in listener.incoming().flatten() {
                 let counts = counts.clone();
                 std::thread::spawn(move || {
-                    if let Err(error) = serve(&stream, &counts) {
+                    // Connections break when their aggregator is killed.
+                    let broke = |e: &anyhow::Error| e.downcast_ref::<std::io::Error>().is_some();
+                    if let Some(error) = serve(&stream, &counts).err().filter(|e| !broke(e)) {
                         eprintln!("the null receiver gives up on a connection: {error:#}");
                     }
                 });
