@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// How long a program may take to say where it listens, on a machine that builds something else meanwhile.
 const START_WITHIN: Duration = Duration::from_secs(30);
-/// How long a program may take to end by itself: its own limit is 10 s.
+/// How long a program may take to end by itself: its own limit is 10 s at most.
 const END_WITHIN: Duration = Duration::from_secs(20);
 /// How often the books are looked at until they are settled: longer than the agent takes to publish them.
 const SETTLE_POLL: Duration = Duration::from_millis(1_200);
@@ -103,7 +103,7 @@ impl Site {
         std::fs::write(&shift, "0").expect("a file");
         let state_dir = setup.state_dir.clone().unwrap_or_else(|| dir.join("state"));
         let head = format!(
-            "aggregator:\n  addresses: {aggregators:?}\n  ca_file: {}\n  cert_file: {}\n  key_file: {}\nstate_dir: {}\n\
+            "aggregator:\n  addresses: {aggregators:?}\n  ca_file: {}\n  cert_file: {}\n  key_file: {}\nstate_dir: {}\nshutdown_timeout: 3s\n\
              admin: {{listen: \"127.0.0.1:0\", address_file: admin.address}}\n",
             self.authority.certificate_path().display(),
             files.cert.display(),

@@ -1,10 +1,10 @@
 //! What a backend holds, compared with what was served and with what the agent says.
 
-use pegel_tests::eventually;
 use pegel_tests::exporter::Exporter;
 use pegel_tests::oracle::{Holdings, holdings, missing};
 use pegel_tests::pegel::Books;
 use pegel_tests::prometheus::Prometheus;
+use pegel_tests::{eventually, let_run};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The series that the agent adds to a target's own: `up`, duration, samples scraped and left, series added.
@@ -45,12 +45,14 @@ pub fn markers(exporter: &Exporter) -> u64 {
     exporter.series() + REPORT_SERIES
 }
 
-/// Checks that nothing is missing and that the books say so, to the sample.
-pub async fn assert_all_there(prometheus: &Prometheus, exporter: &Exporter, books: &Books) {
+/// Checks that nothing is missing and that the books say so, to the sample. A scrape that was under way when its agent
+/// was asked to end is broken off: it was served and never collected. `ends` is how many there may be.
+pub async fn assert_all_there(prometheus: &Prometheus, exporter: &Exporter, books: &Books, ends: usize) {
     let held = held_of(prometheus, exporter).await;
     let missing = missing(&held, exporter.scrapes());
-    assert!(missing.is_empty(), "of {} scrapes, {missing:?} are missing; {books:?}", exporter.scrapes());
-    assert_eq!((books.dropped(), books.rejected()), (0, 0), "{books:?}");
+    assert!(missing.len() <= ends, "of {} scrapes, {missing:?} are missing; {books:?}", exporter.scrapes());
+    assert!(held.partial.is_empty(), "{:?}", held.partial);
+    assert_eq!((books.dropped(), books.rejected(), books.lost_in_crash), (0, 0, 0), "{books:?}");
     let there = samples_of(prometheus, exporter).await;
     assert_eq!(there + markers(exporter), books.arrived(), "{there} samples are there; {books:?}");
 }
@@ -67,6 +69,15 @@ pub async fn scraped(exporter: &Exporter, scrapes: u64) {
 /// Waits for this many scrapes more.
 pub async fn scraped_more(exporter: &Exporter, scrapes: u64) {
     scraped(exporter, exporter.scrapes() + scrapes).await;
+}
+
+/// Waits for a moment without a scrape under way: one that a SIGTERM breaks off is served and never collected.
+pub async fn quiet_moment(exporter: &Exporter) {
+    let before = exporter.scrapes();
+    while exporter.scrapes() == before {
+        let_run(INTERVAL / 20).await;
+    }
+    let_run(INTERVAL / 5).await;
 }
 
 /// The YAML of an output towards a base URL.

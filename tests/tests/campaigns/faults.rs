@@ -71,7 +71,7 @@ async fn answers_that_mean_later_lose_nothing() {
     for (agent, exporter) in agents.iter().zip(&exporters) {
         let books = agent.settled(SETTLE_WITHIN).await;
         println!("faults {met:?}: {} scrapes, {books:?}", exporter.scrapes());
-        assert_all_there(&prometheus, exporter, &books).await;
+        assert_all_there(&prometheus, exporter, &books, 0).await;
     }
 }
 

@@ -28,6 +28,7 @@ async fn a_day_away(prometheus: &mut Prometheus, site: &Site, window: Option<&st
         let _ = agent.books().await;
         if hour == 12 {
             // Half the day is on disk only.
+            quiet_moment(&exporter).await;
             agent.end().await;
             agent.start().await;
         }

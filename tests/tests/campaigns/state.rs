@@ -79,6 +79,7 @@ async fn a_full_disk_drops_what_is_counted_and_recovers() {
     .await;
     println!("disk full: {books:?}");
     // A start on a full disk works as well.
+    quiet_moment(&exporter).await;
     agent.end().await;
     let before = exporter.scrapes();
     agent.start().await;
@@ -161,6 +162,7 @@ async fn damaged_segments_are_set_aside_and_counted() {
     let mut cuts = 0;
     for damage in [truncate as fn(&Path), flip, remove] {
         scraped_more(&exporter, 25).await;
+        quiet_moment(&exporter).await;
         assert!(agent.end().await.success());
         let Some(file) = largest_file(&agent.state_dir().join("spool/segments")) else {
             panic!("no segment")
