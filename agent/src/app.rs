@@ -224,7 +224,16 @@ fn open_positions(state_dir: &Path) -> (Option<Positions>, Memory, AgentEpoch) {
                 tracing::error!("{warning}");
             }
             let epoch = opened.positions.epoch();
-            (Some(opened.positions), opened.memory, epoch)
+            let mut memory = opened.memory;
+            if let Some(error) = opened.unwritable {
+                tracing::error!(
+                    %error,
+                    "positions can't be written: the agent goes on from the last that could; make room or make the \
+                     state directory writable"
+                );
+                memory.next_seq = memory.next_seq.max(unreserved_seq());
+            }
+            (Some(opened.positions), memory, epoch)
         }
         Err(error) => {
             tracing::error!(
@@ -232,10 +241,15 @@ fn open_positions(state_dir: &Path) -> (Option<Positions>, Memory, AgentEpoch) {
                 "positions can't be used: the agent runs, but a restart forgets what was not delivered; \
                  make the state directory writable and restart"
             );
-            let memory = Memory { next_seq: system_wall_ms().max(1) as u64 * 16, ..Memory::default() };
+            let memory = Memory { next_seq: unreserved_seq(), ..Memory::default() };
             (None, memory, fresh)
         }
     }
+}
+
+/// A number beyond any that an earlier life used, where none can be reserved: no agent cuts 16 batches a millisecond.
+fn unreserved_seq() -> u64 {
+    system_wall_ms().max(1) as u64 * 16
 }
 
 fn source_context(

@@ -4,8 +4,8 @@
 //! One small append-only file. Each record is a line, `CRC32 JSON`, that holds the whole state, so the last intact
 //! line is the state and a torn tail costs nothing but itself. When the file has grown to [`COMPACT_BYTES`] a new one
 //! with one line takes its place by rename. Records reach the kernel as they are written, so a killed agent forgets
-//! nothing; they are fsynced with a compaction, at the end and every [`SYNC_EVERY`] records, so a power cut goes back
-//! by some seconds, which the books report as a bound.
+//! nothing; they are fsynced with a compaction, at the end and after [`SYNC_EVERY`], so a power cut goes back by some
+//! seconds.
 
 use crate::pipeline::books::{Books, DropReason};
 use crate::pipeline::effect::Memory;
@@ -16,13 +16,18 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The file's name in the state directory.
 pub const FILE_NAME: &str = "positions";
-/// At some 400 bytes a record, one a second: compacted about once an hour.
+/// At some 400 bytes a record, one a batch and one a second: compacted every twenty minutes where the host is read
+/// each second.
 const COMPACT_BYTES: u64 = 1 << 20;
-/// A record is written each second at most, so a power cut goes back by at most half a minute.
-const SYNC_EVERY: u32 = 30;
+/// A power cut goes back by at most half a minute.
+const SYNC_EVERY: Duration = Duration::from_secs(30);
+/// Given back to a full disk for the record that says what the full disk has cost. Several of the largest blocks that
+/// file systems use.
+const RESERVE_BYTES: usize = 64 << 10;
 const FORMAT: u32 = 1;
 
 /// Why positions can't be read or written.
@@ -124,7 +129,7 @@ pub struct Positions {
     epoch: AgentEpoch,
     file: Option<File>,
     bytes: u64,
-    unsynced: u32,
+    synced_at: Instant,
 }
 
 /// What was found on opening.
@@ -136,6 +141,8 @@ pub struct Opened {
     pub memory: Memory,
     /// What a person should know: a damaged file that was set aside.
     pub warning: Option<String>,
+    /// Why nothing can be written for now (a full or read-only disk); writing is tried again with each record.
+    pub unwritable: Option<PositionsError>,
 }
 
 impl Positions {
@@ -170,9 +177,10 @@ impl Positions {
         }
         let epoch = record.as_ref().map_or(new_epoch, |r| AgentEpoch(r.epoch));
         let memory = record.as_ref().map(memory_of).unwrap_or_default();
-        let mut positions = Self { path, epoch, file: None, bytes: 0, unsynced: 0 };
-        positions.compact(&memory)?;
-        Ok(Opened { positions, memory, warning })
+        let mut positions = Self { path, epoch, file: None, bytes: 0, synced_at: Instant::now() };
+        // What is known is worth more than a place to write it to.
+        let unwritable = positions.compact(&memory).err();
+        Ok(Opened { positions, memory, warning, unwritable })
     }
 
     /// The agent's epoch.
@@ -182,12 +190,14 @@ impl Positions {
 
     /// Appends the state. After a failure the next call writes a new file.
     pub fn remember(&mut self, memory: &Memory) -> Result<(), PositionsError> {
+        self.append(memory, self.synced_at.elapsed() >= SYNC_EVERY)
+    }
+
+    fn append(&mut self, memory: &Memory, sync: bool) -> Result<(), PositionsError> {
         let Some(file) = self.file.as_mut().filter(|_| self.bytes < COMPACT_BYTES) else {
             return self.compact(memory);
         };
         let line = line_of(self.epoch, memory);
-        self.unsynced += 1;
-        let sync = self.unsynced >= SYNC_EVERY;
         let result = file.write_all(&line).and_then(|()| if sync { file.sync_data() } else { Ok(()) });
         if let Err(error) = result {
             self.file = None;
@@ -195,19 +205,35 @@ impl Positions {
         }
         self.bytes += line.len() as u64;
         if sync {
-            self.unsynced = 0;
+            self.synced_at = Instant::now();
         }
         Ok(())
     }
 
     /// Appends the state and sees it onto the disk.
     pub fn remember_durably(&mut self, memory: &Memory) -> Result<(), PositionsError> {
-        self.unsynced = SYNC_EVERY;
-        self.remember(memory)
+        self.append(memory, true)
     }
 
-    /// Writes a new file with one record and puts it in the old one's place.
+    /// Writes a new file with one record and puts it in the old one's place; on a full disk with the reserve's help.
     fn compact(&mut self, memory: &Memory) -> Result<(), PositionsError> {
+        let reserve = self.path.with_extension("reserve");
+        let mut result = self.write_anew(memory);
+        if matches!(&result, Err(PositionsError::Io { reason, .. }) if reason.kind() == io::ErrorKind::StorageFull)
+            && fs::remove_file(&reserve).is_ok()
+        {
+            result = self.write_anew(memory);
+        }
+        if result.is_ok() && !reserve.exists() && fs::write(&reserve, vec![1; RESERVE_BYTES]).is_err() {
+            // A part of it would only take what is left. Until there is room the file must not grow either: each
+            // record takes the place of the one before.
+            let _ = fs::remove_file(&reserve);
+            self.bytes = COMPACT_BYTES;
+        }
+        result
+    }
+
+    fn write_anew(&mut self, memory: &Memory) -> Result<(), PositionsError> {
         self.file = None;
         let fresh = self.path.with_extension("new");
         let line = line_of(self.epoch, memory);
@@ -220,7 +246,7 @@ impl Positions {
         self.file =
             Some(OpenOptions::new().append(true).open(&self.path).map_err(io_error("open", &self.path))?);
         self.bytes = line.len() as u64;
-        self.unsynced = 0;
+        self.synced_at = Instant::now();
         Ok(())
     }
 }
@@ -328,11 +354,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut positions = Positions::open(dir.path(), AgentEpoch(7)).unwrap().positions;
         for n in 1..=6_000 {
-            positions.unsynced = 0;
             positions.remember(&memory(n)).unwrap();
         }
         assert!(fs::metadata(dir.path().join(FILE_NAME)).unwrap().len() < COMPACT_BYTES + 1_000);
         assert_eq!(Positions::open(dir.path(), AgentEpoch(9)).unwrap().memory, memory(6_000));
+    }
+
+    #[test]
+    fn what_is_known_outlives_a_place_that_takes_no_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        Positions::open(dir.path(), AgentEpoch(7)).unwrap().positions.remember(&memory(3)).unwrap();
+        // Root writes where it may not: a directory in the way of the new file fails for everybody.
+        let in_the_way = dir.path().join(FILE_NAME).with_extension("new");
+        fs::create_dir(&in_the_way).unwrap();
+        let mut opened = Positions::open(dir.path(), AgentEpoch(9)).unwrap();
+        assert_eq!((opened.positions.epoch(), &opened.memory), (AgentEpoch(7), &memory(3)));
+        assert!(opened.unwritable.is_some() && opened.positions.remember(&memory(4)).is_err());
+        fs::remove_dir(&in_the_way).unwrap();
+        opened.positions.remember(&memory(5)).unwrap();
+        assert_eq!(Positions::open(dir.path(), AgentEpoch(9)).unwrap().memory, memory(5));
     }
 
     #[test]

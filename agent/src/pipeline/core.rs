@@ -123,15 +123,14 @@ impl Core {
 
     fn cut(&mut self, now_ms: u64, blocks: Vec<Block>, effects: &mut Vec<Effect>) {
         let batch = Arc::new(MetricsBatch { seq: self.next_seq, blocks });
-        if self.next_seq.0 % SEQ_RESERVATION == 1 {
-            effects.push(Effect::Remember);
-        }
         self.next_seq = self.next_seq.next();
         let records = batch.samples();
         for cursor in self.all_cursors() {
             cursor.books.collected += records;
             cursor.books.in_front += records;
         }
+        // Before anything can be lost: what a kill takes is counted only if it is known to have been collected.
+        effects.push(Effect::Remember);
         self.front_bytes += batch.resident_bytes();
         self.front.push_back(FrontBatch { batch, cut_at_ms: now_ms, storing: false });
     }

@@ -210,6 +210,8 @@ impl Driver {
 
     fn event(&mut self, event: UplinkEvent) {
         let now_ms = self.now_ms();
+        // An acknowledgement that leaves nothing to do changes the books all the same.
+        self.dirty = true;
         let mut effects = Vec::new();
         match event {
             UplinkEvent::Up { attempt, outputs, .. } => {
@@ -263,6 +265,7 @@ impl Driver {
 
     async fn finished(&mut self, done: Done) {
         self.spool_moved |= !matches!(done, Done::Listed(_));
+        self.dirty |= !matches!(done, Done::Listed(_));
         let now_ms = self.now_ms();
         let mut effects = Vec::new();
         match done {
@@ -386,8 +389,11 @@ impl Driver {
             self.heartbeat_at = self.heartbeat_at.min(now + NEWS_AFTER);
         }
         let memory = self.core.memory();
-        let trouble = self.parts.positions.as_mut().and_then(|positions| positions.remember(&memory).err());
-        self.publish(trouble.map(|error| error.to_string()));
+        let trouble = match self.parts.positions.as_mut() {
+            Some(positions) => positions.remember(&memory).err().map(|error| error.to_string()),
+            None => Some("the state directory could not be used at the start".to_owned()),
+        };
+        self.publish(trouble);
         self.list_spool();
     }
 
@@ -432,9 +438,10 @@ impl Driver {
     /// Tells the aggregator how things are: soon again in a session's first seconds and while data waits, else seldom.
     fn heartbeat(&mut self) {
         self.told_behind = self.is_behind();
-        self.heartbeat_every = match self.told_behind {
-            true => NEWS_EVERY,
-            false => (2 * self.heartbeat_every).min(crate::uplink::HEARTBEAT_INTERVAL),
+        self.heartbeat_every = if self.told_behind {
+            NEWS_EVERY
+        } else {
+            (2 * self.heartbeat_every).min(crate::uplink::HEARTBEAT_INTERVAL)
         };
         self.heartbeat_at = Instant::now() + self.heartbeat_every;
         let now_ms = (self.parts.wall_clock_ms)();

@@ -5,4 +5,6 @@ mod account;
 mod faults;
 mod happy;
 mod kills;
+mod lifecycle;
 mod outage;
+mod state;

@@ -46,6 +46,8 @@ struct World {
     killed: bool,
     /// What each number stood for when it was sent first.
     contents: BTreeMap<BatchSeq, Arc<MetricsBatch>>,
+    /// All samples that were ever handed over.
+    collected: u64,
 }
 
 const WINDOW: usize = 600;
@@ -71,6 +73,7 @@ impl World {
             ever_dropped: false,
             killed: false,
             contents: BTreeMap::new(),
+            collected: 0,
         }
     }
 
@@ -198,6 +201,7 @@ impl World {
 
     fn collect(&mut self) {
         let samples = self.rng.random_range(1..12);
+        self.collected += samples as u64;
         let mut effects = Vec::new();
         self.core.collected(self.now_ms, blocks(self.now_ms as i64, samples), &mut effects);
         self.apply(effects);
@@ -327,6 +331,10 @@ fn after_kills_no_number_is_used_twice_and_what_the_disk_held_arrives() {
         for (name, backend) in &world.backends {
             let missing: Vec<_> = on_disk.iter().filter(|seq| !backend.settled.contains(seq)).collect();
             assert!(missing.is_empty(), "seed {seed}: output {name} lacks {missing:?}");
+            let arrived: u64 = backend.settled.iter().map(|seq| world.contents[seq].samples()).sum();
+            let books = world.core.books().into_iter().find(|b| b.output.as_ref() == Some(name)).unwrap();
+            let (lost, told) = (world.collected - arrived, books.books.lost_in_crash);
+            assert!(lost <= told, "seed {seed}: output {name} lacks {lost} samples and says at most {told}");
         }
     }
 }

@@ -68,9 +68,7 @@ pub enum FetchError {
         limit: usize,
     },
     /// The body is of an unknown kind.
-    #[error(
-        "the content type `{0}` is no text exposition (set fallback_format for targets that name none)"
-    )]
+    #[error("the content type `{0}` is no text exposition (set fallback_format for targets that name none)")]
     ContentType(String),
     /// The body is compressed, though that was not asked for.
     #[error("the body is encoded as `{0}`, which was not asked for")]
