@@ -45,7 +45,9 @@ impl Site {
         let outputs = backend.map_or_else(String::new, |backend| {
             format!(
                 "outputs:\n  - {{type: remote_write, name: bench, url: \"{}\", protocol: {}{}}}\n",
-                backend.url, backend.protocol, std::env::var("PEGEL_BENCH_EXTRA").unwrap_or_default()
+                backend.url,
+                backend.protocol,
+                std::env::var("PEGEL_BENCH_EXTRA").unwrap_or_default()
             )
         });
         let address_file = dir.path().join("aggregator.address");
