@@ -64,7 +64,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
 
     let tls = UplinkTls::load(settings.uplink.tls.clone(), pegel_proto::wire::ALPN)
         .context("cannot use the agent's certificates")?;
-    let delivery = Delivery::start(&settings, &tls, &registry).await?;
+    let mut delivery = Delivery::start(&settings, &tls, &registry).await?;
 
     let sources_shutdown = CancellationToken::new();
     let context = source_context(&settings, delivery.intake.clone(), &registry, sources_shutdown.clone());
@@ -120,7 +120,12 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         None
     };
 
-    shutdown.cancelled().await;
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        // Neither ends by itself: an agent that delivers nothing must not look as if it ran.
+        ended = &mut delivery.driver => anyhow::bail!("delivery ended unexpectedly ({ended:?}); please report the log above"),
+        ended = &mut delivery.uplink_task => anyhow::bail!("the uplink ended unexpectedly ({ended:?}); please report the log above"),
+    }
     tracing::info!("ending: sources stop, what is collected is sent or stored");
     sources_shutdown.cancel();
     let sources_end = async {
@@ -281,12 +286,19 @@ fn routes(status: StatusSource, rejects: Arc<Mutex<Rejects>>, intake: Intake) ->
     axum::Router::new().route("/api/v1/status", get(move || async move { axum::Json(status.json()) })).route(
         "/api/v1/rejects/replay",
         post(move |Query(which): Query<ReplayQuery>| async move {
-            let taken = rejects.lock().take(which.output.as_deref());
-            match taken {
+            let mut rejects = rejects.lock();
+            let output = which.output.as_deref();
+            match rejects.list(output) {
                 Ok(kept) => {
                     let blocks = replay_blocks(&kept);
                     let samples: usize = blocks.iter().map(|b| b.values.len()).sum();
-                    intake.offer(blocks);
+                    if !intake.offer(blocks) {
+                        let words = "the agent is busy: nothing was sent again, nothing was removed; try later\n";
+                        return Err((StatusCode::SERVICE_UNAVAILABLE, words.to_owned()));
+                    }
+                    if let Err(error) = rejects.take(output) {
+                        tracing::warn!(%error, "replayed rejects could not be removed; they are listed still");
+                    }
                     Ok(axum::Json(serde_json::json!({ "samples": samples })))
                 }
                 Err(error) => {

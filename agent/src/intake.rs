@@ -72,12 +72,13 @@ pub fn intake(limit_bytes: usize, registry: &Registry) -> (Intake, IntakeReceive
 }
 
 impl Intake {
-    /// Hands blocks over. They become one batch; if the intake is full they are dropped and counted.
-    pub fn offer(&self, mut blocks: Vec<Block>) {
+    /// Hands blocks over. They become one batch; if the intake is full they are dropped and counted. Whether they
+    /// were taken.
+    pub fn offer(&self, mut blocks: Vec<Block>) -> bool {
         blocks.retain(|block| self.within_caps(block));
         let samples: usize = blocks.iter().map(|b| b.values.len()).sum();
         if samples == 0 {
-            return;
+            return true;
         }
         self.bound.collected.add(samples as u64);
         let bytes = 16 * samples;
@@ -87,7 +88,9 @@ impl Intake {
         if !fits || self.queue.send(Collected { blocks, bytes }).is_err() {
             self.bound.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
             self.bound.dropped.add(samples as u64);
+            return false;
         }
+        true
     }
 
     /// Whether a block's set can be sent at all. A set is looked at once: it stays what it is.

@@ -190,7 +190,15 @@ impl Positions {
 
     /// Appends the state. After a failure the next call writes a new file.
     pub fn remember(&mut self, memory: &Memory) -> Result<(), PositionsError> {
-        self.append(memory, self.synced_at.elapsed() >= SYNC_EVERY)
+        self.append(memory, false)?;
+        if self.synced_at.elapsed() >= SYNC_EVERY {
+            self.synced_at = Instant::now();
+            // Elsewhere: a disk that hangs in a sync holds up nobody who waits for this call.
+            if let Some(Ok(file)) = self.file.as_ref().map(File::try_clone) {
+                std::thread::spawn(move || file.sync_data());
+            }
+        }
+        Ok(())
     }
 
     fn append(&mut self, memory: &Memory, sync: bool) -> Result<(), PositionsError> {

@@ -114,6 +114,13 @@ impl Rejects {
         Ok(())
     }
 
+    /// What is kept: of one output, or all.
+    pub fn list(&self, output: Option<&str>) -> io::Result<Vec<KeptRejection>> {
+        let mut kept = read(&self.dir)?;
+        kept.retain(|kept| output.is_none_or(|name| name == kept.output));
+        Ok(kept)
+    }
+
     /// Takes kept rejections out, to be sent again: those of one output, or all.
     pub fn take(&mut self, output: Option<&str>) -> io::Result<Vec<KeptRejection>> {
         self.newer = None;
@@ -178,15 +185,16 @@ fn samples_of(rejection: &Rejection, batch: &MetricsBatch) -> Vec<KeptSample> {
 
 /// The blocks that send kept samples again, one for each instant, oldest first.
 pub fn replay_blocks(kept: &[KeptRejection]) -> Vec<Block> {
-    let mut by_instant: BTreeMap<i64, Vec<&KeptSample>> = BTreeMap::new();
+    // A sample that two outputs refused is sent once.
+    let mut by_instant: BTreeMap<i64, BTreeMap<&BTreeMap<String, String>, &KeptSample>> = BTreeMap::new();
     for sample in kept.iter().flat_map(|k| &k.samples) {
-        by_instant.entry(sample.at_ms).or_default().push(sample);
+        by_instant.entry(sample.at_ms).or_default().insert(&sample.labels, sample);
     }
     let mut blocks = Vec::new();
     for (at_ms, samples) in by_instant {
         let mut series = Vec::with_capacity(samples.len());
         let mut values = Vec::with_capacity(samples.len());
-        for sample in samples {
+        for sample in samples.into_values() {
             let pairs = sample.labels.iter().map(|(n, v)| (n.as_str(), v.as_str()));
             let Ok(labels) = Labels::new(pairs) else { continue };
             let name = labels.value(NAME_LABEL).unwrap_or_default().into();

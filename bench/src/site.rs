@@ -44,10 +44,8 @@ impl Site {
         let IssuedFiles { cert, key } = ca.issue_aggregator(&names, LIFETIME, Existing::Refuse)?;
         let outputs = backend.map_or_else(String::new, |backend| {
             format!(
-                "outputs:\n  - {{type: remote_write, name: bench, url: \"{}\", protocol: {}{}}}\n",
-                backend.url,
-                backend.protocol,
-                std::env::var("PEGEL_BENCH_EXTRA").unwrap_or_default()
+                "outputs:\n  - {{type: remote_write, name: bench, url: \"{}\", protocol: {}}}\n",
+                backend.url, backend.protocol
             )
         });
         let address_file = dir.path().join("aggregator.address");

@@ -2,6 +2,7 @@
 
 mod recording;
 mod remote_write;
+mod udp;
 
 use anyhow::{Context, Result, ensure};
 use pegel_proto::caps;
@@ -43,7 +44,10 @@ pub fn run(path: &Path) -> Result<()> {
     ] {
         remote_write_line(format, &blocks, scrapes, |b| remote_write::version_2(b, with_metadata))?;
     }
-    memory_line(&blocks)
+    memory_line(&blocks)?;
+    udp::line("UDP both ways", &blocks, 1, usize::MAX)?;
+    udp::line("UDP both ways, every third line", &thin, THIN, usize::MAX)?;
+    udp::line("UDP both ways, a new connection every 60 lines", &blocks, 1, RECONNECT_EVERY)
 }
 
 /// Encodes each block as one frame, with fresh state every so many.

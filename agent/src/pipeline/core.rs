@@ -8,7 +8,7 @@ use pegel_proto::caps::MAX_BATCH_BLOCKS;
 use pegel_proto::identity::OutputName;
 use pegel_proto::metrics::Block;
 use pegel_proto::wire::Acked;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 const STORE_RETRY_MAX_MS: u64 = 30_000;
@@ -41,6 +41,8 @@ pub struct Core {
     unassigned: Option<Cursor>,
     /// The last batch that the spool holds or held.
     spool_last: BatchSeq,
+    /// The last batch that the spool was asked to take: it may be there even where that seemed to fail.
+    store_tried: BatchSeq,
     /// The spool holds something that was not trimmed.
     spool_in_use: bool,
     storing: bool,
@@ -51,6 +53,13 @@ pub struct Core {
     /// The link's window, a stream; none while no link is up.
     window_bytes: Option<usize>,
     trimmed: BatchSeq,
+    /// Batches that memory gave up after a write of them failed: should that write have landed all the same, they
+    /// are not delivered, because they are counted as dropped.
+    gave_way: BTreeSet<BatchSeq>,
+    /// What the spool holds is not known yet: nothing of it may be passed over or trimmed.
+    spool_unknown: bool,
+    /// The books of outputs that were retired.
+    retired: BTreeMap<OutputName, Books>,
     ending: bool,
 }
 
@@ -84,6 +93,7 @@ impl Core {
             cursors,
             unassigned,
             spool_last,
+            store_tried: spool_last,
             spool_in_use: spool_last.0 > 0,
             storing: false,
             store_failures: 0,
@@ -91,6 +101,9 @@ impl Core {
             store_again_at_ms: 0,
             window_bytes: None,
             trimmed: BatchSeq(0),
+            gave_way: BTreeSet::new(),
+            spool_unknown: false,
+            retired: BTreeMap::new(),
             ending: false,
         }
     }
@@ -190,6 +203,7 @@ impl Core {
             cursor.parked.clone_from(parked);
         }
         cursor.window_full = false;
+        cursor.one_by_one &= ack.up_to.is_none();
         let mut held_left = ack.held_already;
         while cursor.in_flight.front().is_some_and(|h| Some(h.batch.seq) <= ack.up_to) {
             let held = cursor.land().expect("there is a first one");
@@ -226,15 +240,27 @@ impl Core {
         self.settle_down(now_ms, effects);
     }
 
-    /// No aggregator can take an output's oldest batch in flight: it is refused whole, and the rest goes on.
-    pub fn refuse_oldest(
+    /// An aggregator cannot take a batch of an output: this one, or, where that is not known, one of those in flight.
+    /// The first time they are sent again one at a time; a batch that then is the only one in flight is refused whole,
+    /// and the rest goes on.
+    pub fn refuse(
         &mut self,
         output: &OutputName,
+        seq: Option<BatchSeq>,
         reason: RejectReason,
         message: &str,
         effects: &mut Vec<Effect>,
     ) {
         let Some(cursor) = self.cursors.get_mut(output) else { return };
+        let certain = match (cursor.in_flight.front(), seq) {
+            (Some(first), Some(seq)) => first.batch.seq == seq,
+            (Some(_), None) => cursor.one_by_one,
+            (None, _) => return,
+        };
+        if !certain {
+            cursor.one_by_one = true;
+            return;
+        }
         let Some(held) = cursor.land() else { return };
         let records = held.batch.samples();
         let rejection = Rejection {
@@ -272,6 +298,9 @@ impl Core {
             let backoff = self.settings.store_retry.as_millis() as u64;
             self.store_again_at_ms = now_ms + (backoff << self.store_failures.min(5)).min(STORE_RETRY_MAX_MS);
             self.store_failures += 1;
+            // It may have landed all the same, and then has to go one day.
+            self.spool_in_use = true;
+            self.trimmed = BatchSeq(0);
             self.store_full = failure == StoreFailure::Full;
             self.relieve_front();
         } else {
@@ -283,8 +312,12 @@ impl Core {
     /// The spool lost batches.
     pub fn spool_lost(&mut self, losses: &[SpoolLoss]) {
         for loss in losses {
+            // What a write that seemed to fail left there was never counted as being there.
+            let known = |seq: &BatchSeq| *seq <= self.spool_last && !self.gave_way.contains(seq);
+            let batches = loss.batches.iter().filter(|(seq, _)| known(seq)).copied().collect();
+            let loss = SpoolLoss { batches, reason: loss.reason };
             for cursor in self.all_cursors() {
-                cursor.on_spool_lost(loss);
+                cursor.on_spool_lost(&loss);
             }
         }
     }
@@ -326,10 +359,16 @@ impl Core {
                 cursor.taken = cursor.taken.max(asked_up_to);
             }
             for batch in batches {
+                // A write that timed out may have landed: the front still counts what is beyond.
+                if batch.seq > self.spool_last {
+                    break;
+                }
                 // A loss that was reported meanwhile has moved the place on.
                 if batch.seq > cursor.taken {
                     cursor.taken = batch.seq;
-                    cursor.waiting.push_back(Held::new(batch, true));
+                    if !self.gave_way.contains(&batch.seq) {
+                        cursor.waiting.push_back(Held::new(batch, true));
+                    }
                 }
             }
         }
@@ -355,8 +394,49 @@ impl Core {
             .map(|(output, _)| output.clone())
             .collect();
         for output in retired {
-            self.cursors.remove(&output);
+            self.retire(output);
             effects.push(Effect::Remember);
+        }
+        self.settle_down(now_ms, effects);
+    }
+
+    /// Closes the books of an output that no aggregator has any more.
+    fn retire(&mut self, output: OutputName) {
+        let Some(mut cursor) = self.cursors.remove(&output) else { return };
+        let left = std::mem::take(&mut cursor.books.in_front) + std::mem::take(&mut cursor.books.spooled);
+        cursor.books.drop_records(DropReason::OutputRetired, left);
+        tracing::error!(%output, samples = left, "no aggregator has this output any more; what it had not taken is dropped");
+        self.retired.insert(output, cursor.books);
+        if self.cursors.is_empty() {
+            let newest = BatchSeq(self.next_seq.0 - 1);
+            self.unassigned = Some(Cursor::new(newest, BatchSeq(0), Books::default()));
+        }
+    }
+
+    /// The spool does not answer yet, and may hold what the books say: cursors wait for it.
+    pub fn await_spool(&mut self) {
+        self.spool_unknown = true;
+    }
+
+    /// Whether [`Core::await_spool`] still holds.
+    pub fn awaits_spool(&self) -> bool {
+        self.spool_unknown
+    }
+
+    /// The spool answers, and holds so many records beyond each output's place.
+    pub fn spool_found(&mut self, beyond: &BTreeMap<OutputName, u64>) {
+        self.spool_unknown = false;
+        for (output, records) in beyond {
+            self.recount(Some(output), *records);
+        }
+    }
+
+    /// Waiting for the spool is given up: what it may hold is left there, and counted as damaged.
+    pub fn give_up_spool(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let spool_last = self.spool_last;
+        for cursor in self.all_cursors() {
+            cursor.taken = cursor.taken.max(spool_last);
+            cursor.recount(0);
         }
         self.settle_down(now_ms, effects);
     }
@@ -436,6 +516,13 @@ impl Core {
                 announced: c.announced,
                 oldest_at_ms: oldest_ms(c),
             })
+            .chain(self.retired.iter().map(|(output, books)| OutputBooks {
+                output: Some(output.clone()),
+                books: books.clone(),
+                parked: Some("retired: no aggregator has this output any more".to_owned()),
+                announced: false,
+                oldest_at_ms: None,
+            }))
             .collect()
     }
 
@@ -458,7 +545,9 @@ impl Core {
     fn pump(&mut self, effects: &mut Vec<Effect>) {
         let Some(window) = self.window_bytes else { return };
         for (output, cursor) in self.cursors.iter_mut().filter(|(_, c)| c.announced) {
-            while !cursor.window_full && (cursor.in_flight.is_empty() || cursor.in_flight_bytes < window) {
+            while !cursor.window_full
+                && (cursor.in_flight.is_empty() || (!cursor.one_by_one && cursor.in_flight_bytes < window))
+            {
                 let held = match cursor.waiting.pop_front() {
                     Some(held) => held,
                     None if self.spool_last > cursor.taken => {
@@ -501,9 +590,10 @@ impl Core {
             let entry = self.front.pop_front().expect("there is a first one");
             self.front_bytes -= entry.batch.resident_bytes();
         }
-        if self.spool_in_use && !self.storing && passed > self.trimmed {
+        if self.spool_in_use && !self.storing && !self.spool_unknown && passed > self.trimmed {
             self.trimmed = passed;
-            self.spool_in_use = passed < self.spool_last;
+            self.gave_way = self.gave_way.split_off(&passed.next());
+            self.spool_in_use = passed < self.spool_last.max(self.store_tried);
             effects.push(Effect::Trim(passed));
         }
     }
@@ -525,6 +615,7 @@ impl Core {
                 break;
             }
             entry.storing = true;
+            self.store_tried = entry.batch.seq;
             bytes += entry.batch.resident_bytes();
             batches.push(entry.batch.clone());
         }
@@ -544,6 +635,7 @@ impl Core {
             };
             let batch = entry.expect("more than one is left").batch;
             self.front_bytes -= batch.resident_bytes();
+            self.gave_way.insert(batch.seq);
             for cursor in self.all_cursors() {
                 // What a cursor holds in flight itself is not lost to it.
                 let holds = cursor.held_mut().any(|h| h.batch.seq == batch.seq);

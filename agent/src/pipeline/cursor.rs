@@ -41,6 +41,8 @@ pub(super) struct Cursor {
     pub in_flight_bytes: usize,
     /// The uplink took no more; the next acknowledgement makes room.
     pub window_full: bool,
+    /// One of the batches cannot be read on the other side: they are sent one at a time until one is acknowledged.
+    pub one_by_one: bool,
     /// To be sent before anything else, in order: in flight when a link ended, or read from the spool.
     pub waiting: VecDeque<Held>,
     /// A read from the spool is under way.
@@ -63,6 +65,7 @@ impl Cursor {
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             window_full: false,
+            one_by_one: false,
             waiting: VecDeque::new(),
             loading: false,
             announced: false,
@@ -101,6 +104,7 @@ impl Cursor {
     /// The link ended: what was in flight goes first on the next one.
     pub fn ground(&mut self) {
         self.announced = false;
+        self.missing_since_ms = None;
         self.parked = None;
         self.window_full = false;
         self.ground_from(BatchSeq(0));

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use pegel_proto::batch::{BatchSeq, RejectReason, Signal};
 use pegel_proto::identity::OutputName;
 use pegel_proto::wire;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -35,6 +35,8 @@ const IDLE_TICK: Duration = Duration::from_secs(5);
 const NEWS_AFTER: Duration = Duration::from_secs(2);
 /// How often it hears while data waits.
 const NEWS_EVERY: Duration = Duration::from_secs(5);
+/// How long cursors wait for a spool that did not answer at the start.
+const SPOOL_PATIENCE: Duration = Duration::from_secs(60);
 /// A stream that was reset so often without an acknowledgement has a batch that the aggregator cannot read.
 const RESETS_BEFORE_REFUSAL: u32 = 3;
 /// The bytes of values that a cursor has in flight at most; the aggregator's window, in encoded bytes, binds first
@@ -100,14 +102,29 @@ pub struct Driver {
     dirty: bool,
     /// The spool was touched since it was last listed.
     spool_moved: bool,
+    spool_given_up: bool,
     snapshot: watch::Sender<Snapshot>,
 }
 
-/// Starts the core from what positions and spool know. `losses` are those that opening the spool found.
+/// Starts the core from what positions and spool know. A spool that does not answer is not an empty one: as long as
+/// the books say that it holds something, cursors wait for it ([`SPOOL_PATIENCE`]).
 pub async fn restore(settings: super::effect::Settings, memory: Memory, spool: &SpoolThread) -> Core {
     // An empty append opens the spool and brings what was lost on the way.
-    let losses = spool.append(Vec::new()).await.map(|outcome| outcome.losses).unwrap_or_default();
-    let losses: Vec<SpoolLoss> = losses.into_iter().map(spool_loss).collect();
+    let opened = spool.append(Vec::new()).await;
+    let inventory = spool.inventory().await;
+    let (Ok(opened), Ok(inventory)) = (opened, inventory) else {
+        let expected = memory.cursors.values().map(|(_, _, books)| books).chain(&memory.unassigned);
+        let expects = expected.map(|books| books.spooled).sum::<u64>() > 0;
+        let last = expects.then(|| BatchSeq(memory.next_seq.max(1) - 1));
+        let held: HashMap<BatchSeq, u64> =
+            memory.cursors.values().map(|(acked, _, books)| (*acked, books.spooled)).collect();
+        let unassigned = memory.unassigned.as_ref().map_or(0, |books| books.spooled);
+        let mut core =
+            Core::new(settings, memory, last, |acked| held.get(&acked).copied().unwrap_or(unassigned));
+        core.await_spool();
+        return core;
+    };
+    let losses: Vec<SpoolLoss> = opened.losses.into_iter().map(spool_loss).collect();
     let lost_above = |seq: BatchSeq| -> u64 {
         losses.iter().flat_map(|l| &l.batches).filter(|(s, _)| *s > seq).map(|(_, n)| n).sum()
     };
@@ -116,8 +133,8 @@ pub async fn restore(settings: super::effect::Settings, memory: Memory, spool: &
         let tally = spool.held_above(acked).await.unwrap_or_default();
         held.insert(acked, tally.records + lost_above(acked));
     }
-    let last = spool.inventory().await.ok().and_then(|inventory| inventory.last());
-    let mut core = Core::new(settings, memory, last, |acked| held.get(&acked).copied().unwrap_or(0));
+    let mut core =
+        Core::new(settings, memory, inventory.last(), |acked| held.get(&acked).copied().unwrap_or(0));
     core.spool_lost(&losses);
     core
 }
@@ -149,6 +166,7 @@ impl Driver {
             told_behind: false,
             dirty: true,
             spool_moved: true,
+            spool_given_up: false,
             snapshot,
         };
         (driver, watcher)
@@ -243,13 +261,13 @@ impl Driver {
                 self.attempts.insert(stream.output.clone(), attempt);
                 if resets_without_progress >= RESETS_BEFORE_REFUSAL {
                     let message = format!("no aggregator could read this batch: {reason}");
-                    self.core.refuse_oldest(&stream.output, RejectReason::Other, &message, &mut effects);
+                    self.core.refuse(&stream.output, None, RejectReason::Other, &message, &mut effects);
                 }
                 self.core.stream_reset(now_ms, &stream.output, &mut effects);
             }
             UplinkEvent::Unsendable { stream, seq, reason } => {
                 tracing::warn!(output = %stream.output, %seq, reason, "a batch is too large to send; its samples are refused");
-                self.core.refuse_oldest(&stream.output, RejectReason::TooLarge, &reason, &mut effects);
+                self.core.refuse(&stream.output, Some(seq), RejectReason::TooLarge, &reason, &mut effects);
             }
             UplinkEvent::Throttle { bytes_per_second } => {
                 tracing::info!(bytes_per_second, "the aggregator asks for a slower pace");
@@ -288,6 +306,9 @@ impl Driver {
                 }
             }
             Done::Loaded(output, asked_up_to, Ok(outcome)) => {
+                if self.core.awaits_spool() {
+                    self.find_spool().await;
+                }
                 let inexact = outcome.losses.iter().any(|loss| !loss.exact);
                 let losses: Vec<SpoolLoss> = outcome.losses.into_iter().map(spool_loss).collect();
                 self.core.spool_lost(&losses);
@@ -296,7 +317,15 @@ impl Driver {
                     self.recount().await;
                 }
             }
-            Done::Loaded(output, _, Err(_)) => self.core.load_failed(&output),
+            Done::Loaded(output, _, Err(error)) => {
+                self.core.load_failed(&output);
+                if self.core.awaits_spool() && self.started.elapsed() > SPOOL_PATIENCE && !self.spool_given_up
+                {
+                    self.spool_given_up = true;
+                    tracing::error!(%error, "the spool does not answer: what it may hold is left there, and delivery goes on without it");
+                    self.core.give_up_spool(now_ms, &mut effects);
+                }
+            }
             Done::Trimmed => {}
             Done::Listed(inventory) => {
                 if let Some(inventory) = inventory {
@@ -306,6 +335,18 @@ impl Driver {
             }
         }
         self.carry_out(effects);
+    }
+
+    /// The spool answers for the first time: the books follow what it holds.
+    async fn find_spool(&mut self) {
+        let mut beyond = BTreeMap::new();
+        for output in self.core.books().into_iter().filter_map(|b| b.output) {
+            let Some(taken) = self.core.taken(Some(&output)) else { continue };
+            let Ok(tally) = self.parts.spool.held_above(taken).await else { return };
+            beyond.insert(output, tally.records);
+        }
+        tracing::info!("the spool answers now");
+        self.core.spool_found(&beyond);
     }
 
     /// The spool lost batches and does not know which: the books follow what it still holds.
@@ -322,6 +363,17 @@ impl Driver {
     fn carry_out(&mut self, effects: Vec<Effect>) {
         self.dirty |= !effects.is_empty();
         let mut bounced = HashSet::new();
+        // Refused records are kept before the place that passes them is remembered.
+        for effect in &effects {
+            if let Effect::Reject { output, rejection, batch } = effect {
+                let now_ms = (self.parts.wall_clock_ms)();
+                self.parts.rejects.lock().keep(now_ms, output.as_str(), rejection, batch);
+            }
+        }
+        // What is remembered holds all of this turn's changes: once is enough, and before anything is sent.
+        if effects.contains(&Effect::Remember) {
+            self.remember();
+        }
         for effect in effects {
             match effect {
                 Effect::Send { output, batch, sent_before } => {
@@ -356,11 +408,7 @@ impl Driver {
                         Done::Trimmed
                     }));
                 }
-                Effect::Reject { output, rejection, batch } => {
-                    let now_ms = (self.parts.wall_clock_ms)();
-                    self.parts.rejects.lock().keep(now_ms, output.as_str(), &rejection, &batch);
-                }
-                Effect::Remember => self.remember(),
+                Effect::Reject { .. } | Effect::Remember => {}
             }
         }
     }
@@ -475,6 +523,7 @@ impl Driver {
                 Some(event) = self.parts.events.recv() => self.event(event),
                 () = tokio::time::sleep_until(hear_until.into()) => {}
             }
+            self.after_turn();
         }
         let mut effects = Vec::new();
         self.core.end(self.now_ms(), &mut effects);
@@ -486,6 +535,7 @@ impl Driver {
                 Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.finished(done).await,
                 () = tokio::time::sleep(wait) => self.tick(),
             }
+            self.after_turn();
         }
         let lost = self.core.give_up_front();
         if lost > 0 {

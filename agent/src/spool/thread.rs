@@ -164,7 +164,8 @@ impl SpoolThread {
     /// If none of them was stored; the caller keeps them. After [`SpoolError::Stalled`] they may be stored later all
     /// the same: appending them again does not store them twice.
     pub async fn append(&self, batches: Vec<Arc<MetricsBatch>>) -> Result<CommitOutcome, SpoolError> {
-        self.call("storing batches", move |worker| worker.append(&batches)).await
+        let give_back = |worker: &mut Worker, outcome: CommitOutcome| worker.losses.extend(outcome.losses);
+        self.call_with("storing batches", move |worker| worker.append(&batches), give_back).await
     }
 
     /// Reads on from a batch, until `max_samples` are reached. Each cursor keeps its place (and a decoder) between
@@ -178,7 +179,9 @@ impl SpoolThread {
         from: BatchSeq,
         max_samples: u64,
     ) -> Result<ReadOutcome, SpoolError> {
-        self.call("reading batches", move |worker| worker.read(cursor, from, max_samples)).await
+        let give_back = |worker: &mut Worker, outcome: ReadOutcome| worker.losses.extend(outcome.losses);
+        self.call_with("reading batches", move |worker| worker.read(cursor, from, max_samples), give_back)
+            .await
     }
 
     /// Lets go of a cursor's place and decoder.
@@ -234,6 +237,16 @@ impl SpoolThread {
         doing: &'static str,
         job: impl FnOnce(&mut Worker) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<T, SpoolError> {
+        self.call_with(doing, job, |_, _| {}).await
+    }
+
+    /// A call whose answer is given back if nobody waits for it any more: losses must be told to somebody.
+    async fn call_with<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        job: impl FnOnce(&mut Worker) -> Result<T, SpoolError> + Send + 'static,
+        give_back: fn(&mut Worker, T),
+    ) -> Result<T, SpoolError> {
         if let SpoolState::Stalled(doing, after) = self.state() {
             // Jobs must not pile up behind one that hangs.
             return Err(SpoolError::Stalled { doing, after });
@@ -243,7 +256,9 @@ impl SpoolThread {
             worker.shared.lock().begin(doing);
             let done = job(worker);
             worker.shared.lock().end();
-            let _ = reply.send(done);
+            if let Err(Ok(unheard)) = reply.send(done) {
+                give_back(worker, unheard);
+            }
         });
         self.jobs.send(job).map_err(|_| SpoolError::Closed)?;
         match tokio::time::timeout(self.deadline, answer).await {
@@ -393,10 +408,8 @@ impl Worker {
     }
 
     fn read(&mut self, id: CursorId, from: BatchSeq, max_samples: u64) -> Result<ReadOutcome, SpoolError> {
-        if self.spool().is_err() {
-            // Nothing is stored as long as there is no spool.
-            return Ok(ReadOutcome::default());
-        }
+        // A spool that is not open is not an empty one.
+        self.spool()?;
         let spool = self.spool.as_deref_mut().ok_or(SpoolError::Closed)?;
         let reader = self
             .readers
