@@ -44,11 +44,15 @@ fn a_full_disk_refuses_commits_keeps_what_is_stored_and_takes_more_once_there_is
             Ok(committed) => stored = committed.up_to.expect("something was staged").0,
             Err(SpoolError::Storage(_)) => {
                 refused += 1;
-                assert_eq!(
-                    CheckingReader::new(stored).all(&mut spool),
-                    [stored],
-                    "the disk is full, not gone"
-                );
+                // The disk is full, not gone. But where sled's own thread met the error first, it leaks its lock, and
+                // that one segment has to be copied: then reading says that there is no room, and goes on later.
+                match CheckingReader::new(stored).next(&mut spool) {
+                    Ok(read) => assert_eq!(read.map(|(seq, _)| seq), Some(stored)),
+                    Err(SpoolError::Storage(StoreError::Io { doing: "copying", source, .. })) => {
+                        assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+                    }
+                    Err(other) => panic!("{other}"),
+                }
                 // What an agent would do: drain a part, then try the same batch again.
                 spool.trim(BatchSeq(stored / 2)).unwrap();
                 encoder.append(&mut spool, seq, 1, 20_000).unwrap();
