@@ -10,54 +10,6 @@ use std::time::Duration;
 
 /// The shortest interval of any source. At 100 ms the default collectors take about one percent of a core.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
-macro_rules! collector_names {
-    ($($(#[$doc:meta])* $kind:ident $name:literal;)*) => {
-        /// The collectors.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-        pub enum CollectorName {
-            $($(#[$doc])* #[serde(rename = $name)] $kind,)*
-        }
-
-        impl CollectorName {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$kind),*];
-
-            /// The name, as in node_exporter's flags.
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$kind => $name,)* }
-            }
-        }
-    };
-}
-
-collector_names! {
-    /// Processor time, throttling, isolation.
-    Cpu "cpu";
-    /// Block devices.
-    Diskstats "diskstats";
-    /// Open files of the whole system.
-    Filefd "filefd";
-    /// Space and inodes of mounted filesystems.
-    Filesystem "filesystem";
-    /// Load averages.
-    Loadavg "loadavg";
-    /// Memory.
-    Meminfo "meminfo";
-    /// Network interfaces.
-    Netdev "netdev";
-    /// Counters of network protocols.
-    Netstat "netstat";
-    /// Pressure stall information.
-    Pressure "pressure";
-    /// Boots, forks, context switches, interrupts.
-    Stat "stat";
-    /// The clock.
-    Time "time";
-    /// Kernel and machine.
-    Uname "uname";
-    /// Virtual memory.
-    Vmstat "vmstat";
-}
 
 /// The machine's own metrics. The defaults are node_exporter's.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -69,9 +21,9 @@ pub struct RawHost {
     /// Time from one reading to the next.
     pub interval: Period,
     /// The collectors that run.
-    pub collectors: Vec<CollectorName>,
+    pub collectors: Vec<CollectorKind>,
     /// Collectors to leave out of those.
-    pub without_collectors: Vec<CollectorName>,
+    pub without_collectors: Vec<CollectorKind>,
     /// The longest that one collector holds up a reading; at most half the interval is used.
     pub collector_timeout: Period,
     /// The longest that one mount holds up the filesystem collector; at most half its time is used.
@@ -124,7 +76,7 @@ impl Default for RawHost {
         Self {
             enabled: true,
             interval: Period(settings.interval),
-            collectors: CollectorName::ALL.to_vec(),
+            collectors: settings.collectors,
             without_collectors: Vec::new(),
             collector_timeout: Period(settings.collector_timeout),
             mount_timeout: Period(settings.mount_timeout),
@@ -179,7 +131,7 @@ impl RawHost {
                 rootfs: self.rootfs.0.clone(),
                 udev_data: self.udev_data.0.clone(),
             },
-            collectors: names.iter().filter_map(|name| CollectorKind::parse(name.name())).collect(),
+            collectors: names,
             interval: self.interval.0,
             collector_timeout: self.collector_timeout.0,
             mount_timeout: self.mount_timeout.0,

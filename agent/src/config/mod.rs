@@ -9,7 +9,7 @@ mod scrape;
 mod uplink;
 
 pub use buffer::{BufferSettings, RawBuffer, RawWhenFull};
-pub use host::{CollectorName, RawFilter, RawHost};
+pub use host::{RawFilter, RawHost};
 pub use scrape::{RawFormat, RawJob, RawScheme, RawScrape, RawTargetGroup};
 pub use uplink::{RawUplink, UplinkSettings};
 

@@ -30,7 +30,7 @@ fn an_address_and_a_certificate_are_enough() {
     assert_eq!(settings.uplink.uplink.aggregators, ["aggregator.example:4433"]);
     assert_eq!(settings.uplink.tls.key, FsPath::new("agent.key"));
     let host = settings.host.expect("the host is read by default");
-    assert_eq!((host.interval, host.collectors.len()), (Duration::from_secs(15), CollectorName::ALL.len()));
+    assert_eq!((host.interval, host.collectors.len()), (Duration::from_secs(15), 13));
     assert!(settings.admin.listen.ip().is_loopback());
     assert_eq!(settings.buffer.delivery.linger, Duration::from_secs(1));
 }
@@ -87,9 +87,9 @@ fn the_defaults_are_those_of_the_modules() {
 
 #[test]
 fn every_collector_can_be_named() {
-    let known: Vec<&str> = CollectorName::ALL.iter().map(|name| name.name()).collect();
-    let exists: Vec<&str> = source::host::CollectorKind::ALL.iter().map(|kind| kind.name()).collect();
-    assert_eq!(known, exists);
+    for kind in source::host::CollectorKind::ALL {
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+    }
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub mod clock;
+pub mod container;
 pub mod host;
+mod reading;
 pub mod render;
 pub mod schedule;
 pub mod scrape;

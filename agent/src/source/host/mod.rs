@@ -8,12 +8,9 @@
 mod build_info;
 mod cpu;
 mod diskstats;
-mod emit;
-mod file;
 mod filefd;
 mod filesystem;
 mod filter;
-mod lane;
 mod loadavg;
 mod meminfo;
 mod mounts;
@@ -27,7 +24,6 @@ mod stat;
 mod summary;
 mod system;
 mod task;
-mod text;
 mod time;
 mod topology;
 mod udev;
@@ -37,46 +33,19 @@ mod vmstat;
 #[cfg(test)]
 mod tests;
 
+use super::reading::{emit, file, lane, text};
 use emit::Emitter;
 use file::SharedFile;
-use std::path::PathBuf;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+pub use super::reading::CollectError;
 pub use filter::{BadPattern, Filter, Pattern};
 pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
 pub use summary::{MachineSummary, machine_summary};
 pub use system::{FsUsage, KernelSystem, System, UnameInfo, Zone};
-
-/// Why a collector has no or not all samples. What it emitted before stands, but for a file that cannot be
-/// parsed: that takes all of the collector's samples away.
-#[derive(Debug, thiserror::Error)]
-pub enum CollectError {
-    /// A file, or another answer of the kernel, cannot be had.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file's content is not what the kernel's documentation says.
-    #[error("cannot understand {}: {what}, in `{line}`", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// What was expected.
-        what: &'static str,
-        /// The line, printable and cut.
-        line: String,
-    },
-    /// This kernel does not have what the collector reads; nothing is wrong.
-    #[error("this kernel has no {0}")]
-    NoData(&'static str),
-    /// The collector has a bug.
-    #[error("it panicked: {0}; please report this")]
-    Panicked(String),
-}
 
 /// What reads one part of the host.
 trait Collector: Send {
@@ -94,9 +63,12 @@ struct Setup<'a> {
 }
 
 macro_rules! collectors {
-    ($($(#[$doc:meta])* $kind:ident $module:ident;)*) => {
+    ($($(#[$doc:meta])* $kind:ident $module:ident $default:ident;)*) => {
         /// The collectors.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+        )]
+        #[serde(rename_all = "snake_case")]
         pub enum CollectorKind {
             $($(#[$doc])* $kind,)*
         }
@@ -112,9 +84,11 @@ macro_rules! collectors {
                 }
             }
 
-            /// The collector of that name.
-            pub fn parse(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|kind| kind.name() == name)
+            /// Whether it runs where the configuration names no collectors: as in node_exporter.
+            pub fn on_by_default(self) -> bool {
+                match self {
+                    $(Self::$kind => collectors!(@ $default),)*
+                }
             }
 
             fn build(self, setup: &Setup<'_>) -> Box<dyn Collector> {
@@ -124,33 +98,36 @@ macro_rules! collectors {
             }
         }
     };
+    (@ on) => { true };
+    (@ off) => { false };
 }
 
+// One row a collector, by name: its kind, its module (which is its name), and whether it is on by default.
 collectors! {
     /// Processor time, throttling, isolation.
-    Cpu cpu;
+    Cpu cpu on;
     /// Block devices.
-    Diskstats diskstats;
+    Diskstats diskstats on;
     /// Open files of the whole system.
-    Filefd filefd;
+    Filefd filefd on;
     /// Space and inodes of mounted filesystems.
-    Filesystem filesystem;
+    Filesystem filesystem on;
     /// Load averages.
-    Loadavg loadavg;
+    Loadavg loadavg on;
     /// Memory.
-    Meminfo meminfo;
+    Meminfo meminfo on;
     /// Network interfaces.
-    Netdev netdev;
+    Netdev netdev on;
     /// Protocol counters.
-    Netstat netstat;
+    Netstat netstat on;
     /// Pressure stall information.
-    Pressure pressure;
+    Pressure pressure on;
     /// Interrupts, context switches, forks, boot time.
-    Stat stat;
+    Stat stat on;
     /// The clock, its zone and sources.
-    Time time;
+    Time time on;
     /// Kernel and host name.
-    Uname uname;
+    Uname uname on;
     /// Paging and out-of-memory kills.
-    Vmstat vmstat;
+    Vmstat vmstat on;
 }

@@ -84,7 +84,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             paths: Paths::default(),
-            collectors: CollectorKind::ALL.to_vec(),
+            collectors: CollectorKind::ALL.iter().copied().filter(|kind| kind.on_by_default()).collect(),
             interval: DEFAULT_INTERVAL,
             collector_timeout: DEFAULT_COLLECTOR_TIMEOUT,
             mount_timeout: DEFAULT_MOUNT_TIMEOUT,

@@ -8,7 +8,7 @@ use crate::source::render;
 use crate::source::vanished;
 use pegel_proto::metrics::{Block, Labels, is_stale_marker};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -213,7 +213,7 @@ fn first_error(tree: &Tree, collector: &str) -> String {
     };
     let mut segment = emit::Segment::default();
     let mut out = segment.emitter(1);
-    let kind = CollectorKind::parse(collector).unwrap();
+    let kind = *CollectorKind::ALL.iter().find(|kind| kind.name() == collector).unwrap();
     kind.build(&setup).collect(&mut out).unwrap_err().to_string()
 }
 

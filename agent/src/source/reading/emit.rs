@@ -10,36 +10,41 @@ use std::sync::Arc;
 
 /// What a collector can emit: a family and the names of its labels.
 #[derive(Debug, Clone)]
-pub(super) struct Metric {
+pub(in crate::source) struct Metric {
     family: Arc<Family>,
     labels: &'static [&'static str],
 }
 
 impl Metric {
     /// A metric of any type. `labels` are sorted by name.
-    pub(super) fn new(name: &str, help: &str, kind: MetricType, labels: &'static [&'static str]) -> Self {
+    pub(in crate::source) fn new(
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        labels: &'static [&'static str],
+    ) -> Self {
         debug_assert!(labels.is_sorted(), "{name}: label names are sorted");
         let family = Family { name: name.into(), kind, help: help.into(), unit: "".into() };
         Self { family: Arc::new(family), labels }
     }
 
     /// A counter.
-    pub(super) fn counter(name: &str, help: &str, labels: &'static [&'static str]) -> Self {
+    pub(in crate::source) fn counter(name: &str, help: &str, labels: &'static [&'static str]) -> Self {
         Self::new(name, help, MetricType::Counter, labels)
     }
 
     /// A gauge.
-    pub(super) fn gauge(name: &str, help: &str, labels: &'static [&'static str]) -> Self {
+    pub(in crate::source) fn gauge(name: &str, help: &str, labels: &'static [&'static str]) -> Self {
         Self::new(name, help, MetricType::Gauge, labels)
     }
 
     /// A metric whose type nobody knows (`untyped`).
-    pub(super) fn untyped(name: &str, help: &str) -> Self {
+    pub(in crate::source) fn untyped(name: &str, help: &str) -> Self {
         Self::new(name, help, MetricType::Unknown, &[])
     }
 
     #[cfg(test)]
-    pub(super) fn family(&self) -> &Family {
+    pub(in crate::source) fn family(&self) -> &Family {
         &self.family
     }
 
@@ -60,30 +65,30 @@ impl Metric {
 
 /// The part of a scrape that one collector emits.
 #[derive(Debug, Default)]
-pub(super) struct Segment {
+pub(in crate::source) struct Segment {
     series: Vec<Arc<Series>>,
     values: Vec<f64>,
 }
 
 impl Segment {
     /// The series of the last scrape.
-    pub(super) fn series(&self) -> &[Arc<Series>] {
+    pub(in crate::source) fn series(&self) -> &[Arc<Series>] {
         &self.series
     }
 
     /// Their values.
-    pub(super) fn values(&self) -> &[f64] {
+    pub(in crate::source) fn values(&self) -> &[f64] {
         &self.values
     }
 
     /// Forgets all series.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::source) fn clear(&mut self) {
         self.series.clear();
         self.values.clear();
     }
 
     /// Begins a scrape.
-    pub(super) fn emitter(&mut self, scrape: u64) -> Emitter<'_> {
+    pub(in crate::source) fn emitter(&mut self, scrape: u64) -> Emitter<'_> {
         self.values.clear();
         Emitter { segment: self, cursor: 0, rebuilt: None, scrape }
     }
@@ -91,7 +96,7 @@ impl Segment {
 
 /// Takes the series of one scrape of one collector, in an order that stays the same.
 #[derive(Debug)]
-pub(super) struct Emitter<'a> {
+pub(in crate::source) struct Emitter<'a> {
     segment: &'a mut Segment,
     /// How far the segment's series matched, or were passed over.
     cursor: usize,
@@ -102,12 +107,12 @@ pub(super) struct Emitter<'a> {
 
 impl Emitter<'_> {
     /// The number of the scrape.
-    pub(super) fn scrape(&self) -> u64 {
+    pub(in crate::source) fn scrape(&self) -> u64 {
         self.scrape
     }
 
     /// Emits one sample. `labels` has a value for each of the metric's label names, in their order.
-    pub(super) fn emit(&mut self, metric: &Metric, labels: &[&str], value: f64) {
+    pub(in crate::source) fn emit(&mut self, metric: &Metric, labels: &[&str], value: f64) {
         self.segment.values.push(value);
         let before = &self.segment.series;
         if let Some(series) = before.get(self.cursor)
@@ -132,7 +137,7 @@ impl Emitter<'_> {
     }
 
     /// Ends the scrape.
-    pub(super) fn finish(self) {
+    pub(in crate::source) fn finish(self) {
         match self.rebuilt {
             Some(series) => {
                 self.segment.series = series;

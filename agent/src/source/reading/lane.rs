@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 const STACK_BYTES: usize = 256 << 10;
 
 /// What a lane runs. It does not panic.
-pub(super) trait Job: Send + 'static {
+pub(in crate::source) trait Job: Send + 'static {
     /// Does the job.
     fn run(&mut self);
 }
@@ -41,14 +41,14 @@ struct Shared<J> {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Lane<J: Job> {
+pub(in crate::source) struct Lane<J: Job> {
     name: &'static str,
     shared: Arc<Shared<J>>,
 }
 
 /// How far a round is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Round {
+pub(in crate::source) enum Round {
     /// Every job has returned or was given up.
     Over,
     /// Ask again at this instant, or when woken.
@@ -57,16 +57,16 @@ pub(super) enum Round {
 
 /// How long jobs may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(in crate::source) struct Limits {
     /// One job.
-    pub(super) job: Duration,
+    pub(in crate::source) job: Duration,
     /// The instant at which the round ends, whatever still runs.
-    pub(super) deadline: Instant,
+    pub(in crate::source) deadline: Instant,
 }
 
 impl<J: Job> Lane<J> {
     /// A lane whose threads have this name (at most 15 bytes show). It has no thread before it has work.
-    pub(super) fn new(name: &'static str) -> Self {
+    pub(in crate::source) fn new(name: &'static str) -> Self {
         let state = State {
             queue: VecDeque::new(),
             running: None,
@@ -85,7 +85,7 @@ impl<J: Job> Lane<J> {
     }
 
     /// Begins a round with these jobs.
-    pub(super) fn begin(&self, jobs: impl Iterator<Item = (usize, J)>) {
+    pub(in crate::source) fn begin(&self, jobs: impl Iterator<Item = (usize, J)>) {
         let mut state = self.shared.state.lock();
         state.queue.extend(jobs);
         if state.queue.is_empty() {
@@ -100,7 +100,12 @@ impl<J: Job> Lane<J> {
 
     /// Gives up what has overrun and says whether the round is over. Keys of given-up jobs go to `given_up`; they
     /// and those that were never begun come back through [`Lane::take`] when they can.
-    pub(super) fn check(&self, now: Instant, limits: Limits, mut given_up: impl FnMut(usize)) -> Round {
+    pub(in crate::source) fn check(
+        &self,
+        now: Instant,
+        limits: Limits,
+        mut given_up: impl FnMut(usize),
+    ) -> Round {
         let mut state = self.shared.state.lock();
         let past = now >= limits.deadline;
         if let Some((key, since)) = state.running {
@@ -128,7 +133,7 @@ impl<J: Job> Lane<J> {
     }
 
     /// Waits until the round may be over or `until` has come.
-    pub(super) fn wait(&self, until: Instant) {
+    pub(in crate::source) fn wait(&self, until: Instant) {
         let mut state = self.shared.state.lock();
         if !(state.queue.is_empty() && state.running.is_none()) {
             self.shared.done.wait_until(&mut state, until);
@@ -136,13 +141,13 @@ impl<J: Job> Lane<J> {
     }
 
     /// As [`Lane::wait`], for tasks.
-    pub(super) async fn wait_async(&self, until: Instant) {
+    pub(in crate::source) async fn wait_async(&self, until: Instant) {
         // A permit from an earlier round wakes once too often, which does no harm.
         let _ = tokio::time::timeout_at(until.into(), self.shared.done_async.notified()).await;
     }
 
     /// Gives back the jobs that have returned, late ones of earlier rounds among them.
-    pub(super) fn take(&self, mut give: impl FnMut(usize, J)) {
+    pub(in crate::source) fn take(&self, mut give: impl FnMut(usize, J)) {
         for (key, job) in self.shared.state.lock().finished.drain(..) {
             give(key, job);
         }

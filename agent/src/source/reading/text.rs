@@ -6,7 +6,7 @@ use super::emit::Metric;
 const QUOTED_BYTES: usize = 80;
 
 /// The lines of a text, without their ends; an empty piece after the last line's end is none.
-pub(super) fn lines(mut text: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(in crate::source) fn lines(mut text: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         if text.is_empty() {
             return None;
@@ -21,7 +21,7 @@ pub(super) fn lines(mut text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The fields of a line, parted by any number of spaces and tabs.
-pub(super) fn fields(mut line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(in crate::source) fn fields(mut line: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let start = line.iter().position(|b| !is_blank(*b))?;
         line = &line[start..];
@@ -37,7 +37,7 @@ fn is_blank(byte: u8) -> bool {
 }
 
 /// A decimal number without a sign; none if it is anything else or does not fit.
-pub(super) fn uint(digits: &[u8]) -> Option<u64> {
+pub(in crate::source) fn uint(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
@@ -51,7 +51,7 @@ pub(super) fn uint(digits: &[u8]) -> Option<u64> {
 }
 
 /// A number as a float: digits quickly, everything else as Rust reads floats.
-pub(super) fn float(text: &[u8]) -> Option<f64> {
+pub(in crate::source) fn float(text: &[u8]) -> Option<f64> {
     match uint(text) {
         Some(value) => Some(value as f64),
         None => std::str::from_utf8(text).ok()?.parse().ok(),
@@ -59,32 +59,32 @@ pub(super) fn float(text: &[u8]) -> Option<f64> {
 }
 
 /// Text from the kernel as a label value: what is not UTF-8 becomes the replacement character.
-pub(super) fn label(bytes: &[u8]) -> Box<str> {
+pub(in crate::source) fn label(bytes: &[u8]) -> Box<str> {
     String::from_utf8_lossy(bytes).into()
 }
 
 /// A line as errors quote it: printable and cut.
-pub(super) fn quoted(line: &[u8]) -> String {
+pub(in crate::source) fn quoted(line: &[u8]) -> String {
     let cut = &line[..line.len().min(QUOTED_BYTES)];
     let more = if cut.len() < line.len() { "…" } else { "" };
     format!("{}{more}", String::from_utf8_lossy(cut).escape_debug())
 }
 
 /// Whether `name` can be (the rest of) a metric name.
-pub(super) fn is_metric_name(name: &[u8]) -> bool {
+pub(in crate::source) fn is_metric_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }
 
 /// What a file's keys mean, remembered by their place: from scrape to scrape the same key stands at the same
 /// place, so that finding its metric costs one comparison.
 #[derive(Debug, Default)]
-pub(super) struct KeyCache {
+pub(in crate::source) struct KeyCache {
     entries: Vec<(Box<[u8]>, Option<Metric>)>,
 }
 
 impl KeyCache {
     /// The metric for the key at `place`; `make` says what a key that was not there means.
-    pub(super) fn metric(
+    pub(in crate::source) fn metric(
         &mut self,
         place: usize,
         key: &[u8],

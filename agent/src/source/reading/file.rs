@@ -18,7 +18,7 @@ const MAX_FILE_BYTES: usize = 32 << 20;
 /// A file whose descriptor stays open from scrape to scrape. The kernel makes its files' content anew when they
 /// are read from offset 0, so that one `pread` takes the place of open, read and close.
 #[derive(Debug)]
-pub(super) struct PolledFile {
+pub(in crate::source) struct PolledFile {
     path: PathBuf,
     file: Option<File>,
     buffer: Vec<u8>,
@@ -26,12 +26,12 @@ pub(super) struct PolledFile {
 
 impl PolledFile {
     /// A file that is opened when it is first read.
-    pub(super) fn new(path: impl Into<PathBuf>) -> Self {
+    pub(in crate::source) fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), file: None, buffer: Vec::new() }
     }
 
     /// The file's content now.
-    pub(super) fn read(&mut self) -> Result<Content<'_>, CollectError> {
+    pub(in crate::source) fn read(&mut self) -> Result<Content<'_>, CollectError> {
         match self.read_io() {
             Ok(length) => Ok(self.content(length)),
             Err(source) => Err(CollectError::Read { path: self.path.clone(), source }),
@@ -39,7 +39,7 @@ impl PolledFile {
     }
 
     /// The file's content now; none if there is no such file.
-    pub(super) fn read_if_there(&mut self) -> Result<Option<Content<'_>>, CollectError> {
+    pub(in crate::source) fn read_if_there(&mut self) -> Result<Option<Content<'_>>, CollectError> {
         match self.read_io() {
             Ok(length) => Ok(Some(self.content(length))),
             Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -85,22 +85,22 @@ impl PolledFile {
 
 /// What was read of a file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Content<'a> {
+pub(in crate::source) struct Content<'a> {
     path: &'a Path,
     /// The bytes.
-    pub(super) bytes: &'a [u8],
+    pub(in crate::source) bytes: &'a [u8],
 }
 
 impl Content<'_> {
     /// The error that says what is wrong with a line of the file.
-    pub(super) fn bad(&self, what: &'static str, line: &[u8]) -> CollectError {
+    pub(in crate::source) fn bad(&self, what: &'static str, line: &[u8]) -> CollectError {
         CollectError::Parse { path: self.path.to_owned(), what, line: quoted(line) }
     }
 }
 
 /// A file that several collectors read: once a scrape, whoever comes first.
 #[derive(Debug)]
-pub(super) struct SharedFile(Mutex<SharedState>);
+pub(in crate::source) struct SharedFile(Mutex<SharedState>);
 
 #[derive(Debug)]
 struct SharedState {
@@ -111,23 +111,23 @@ struct SharedState {
 
 /// A shared file, locked while its content is looked at.
 #[derive(Debug)]
-pub(super) struct SharedContent<'a>(MutexGuard<'a, SharedState>);
+pub(in crate::source) struct SharedContent<'a>(MutexGuard<'a, SharedState>);
 
 impl SharedContent<'_> {
     /// The content.
-    pub(super) fn content(&self) -> Content<'_> {
+    pub(in crate::source) fn content(&self) -> Content<'_> {
         self.0.file.content(self.0.length)
     }
 }
 
 impl SharedFile {
     /// A file that is opened when it is first read.
-    pub(super) fn new(path: impl Into<PathBuf>) -> Self {
+    pub(in crate::source) fn new(path: impl Into<PathBuf>) -> Self {
         Self(Mutex::new(SharedState { file: PolledFile::new(path), scrape: None, length: 0 }))
     }
 
     /// The file's content at this scrape.
-    pub(super) fn read(&self, scrape: u64) -> Result<SharedContent<'_>, CollectError> {
+    pub(in crate::source) fn read(&self, scrape: u64) -> Result<SharedContent<'_>, CollectError> {
         let mut state = self.0.lock();
         if state.scrape != Some(scrape) {
             state.scrape = None;
