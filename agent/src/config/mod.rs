@@ -5,11 +5,13 @@
 
 mod buffer;
 mod host;
+mod probe;
 mod scrape;
 mod uplink;
 
 pub use buffer::{BufferSettings, RawBuffer, RawWhenFull};
 pub use host::{RawFilter, RawHost};
+pub use probe::{RawCheck, RawProbes};
 pub use scrape::{RawFormat, RawJob, RawScheme, RawScrape, RawTargetGroup};
 pub use uplink::{RawUplink, UplinkSettings};
 
@@ -48,6 +50,8 @@ pub struct RawAgent {
     pub host: RawHost,
     /// Exporters that are scraped.
     pub scrape: RawScrape,
+    /// Synthetic checks, with blackbox_exporter's names.
+    pub probes: RawProbes,
     /// What is kept while it cannot be sent.
     pub buffer: RawBuffer,
     /// How long the agent may take to end: to send what is in memory, or to write it to the spool.
@@ -66,6 +70,7 @@ impl Default for RawAgent {
             external_labels: BTreeMap::new(),
             host: RawHost::default(),
             scrape: RawScrape::default(),
+            probes: RawProbes::default(),
             buffer: RawBuffer::default(),
             shutdown_timeout: Period(DEFAULT_SHUTDOWN_TIMEOUT),
             admin: RawAdmin::on_port(DEFAULT_ADMIN_PORT),
@@ -96,6 +101,8 @@ pub struct Settings {
     pub host: Option<source::host::Settings>,
     /// The scrape source.
     pub scrape: source::scrape::settings::Settings,
+    /// The probe source.
+    pub probes: source::probe::settings::Settings,
     /// Intake, front, spool and rejects.
     pub buffer: BufferSettings,
     /// The bound of the drain.
@@ -124,7 +131,8 @@ impl RawAgent {
         check_labels(&self.external_labels, |_| false, &root.key("external_labels"), mistakes);
         let host = self.host.resolve(&root.key("host"), mistakes);
         let scrape = self.scrape.resolve(&root.key("scrape"), mistakes);
-        if purpose == Purpose::Run && host.is_none() && scrape.jobs.is_empty() {
+        let probes = self.probes.resolve(&root.key("probes"), mistakes);
+        if purpose == Purpose::Run && host.is_none() && scrape.jobs.is_empty() && probes.checks.is_empty() {
             let reason = "nothing would be collected: the host source is off and no job scrapes anything";
             mistakes.warn(&root.key("host"), reason, "turn host on, or add a job to scrape.jobs");
         }
@@ -136,6 +144,7 @@ impl RawAgent {
             external_labels: Arc::new(labels(&self.external_labels)),
             host,
             scrape,
+            probes,
             shutdown_timeout: self.shutdown_timeout.0,
             admin: self.admin.resolve(&root.key("admin"), mistakes),
             log: self.log.clone(),
