@@ -92,12 +92,7 @@ impl Neighbours {
         Ok(Self { socket: system.netlink(NetlinkProtocol::Route)?, links: links.clone(), counts: Vec::new() })
     }
 
-    fn count(
-        &mut self,
-        scrape: u64,
-        devices: &mut Vec<Device>,
-        filter: &Filter,
-    ) -> Result<(), CollectError> {
+    fn count(&mut self, scrape: u64, devices: &mut Vec<Device>, filter: &Filter) -> Result<(), CollectError> {
         let Self { socket, links, counts } = self;
         counts.clear();
         let mut request = [0; NEIGHBOUR_HEADER_BYTES];

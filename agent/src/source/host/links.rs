@@ -140,7 +140,8 @@ mod tests {
         let wide: Vec<u8> = (0..25u64).flat_map(|n| (n << 33).to_ne_bytes()).collect();
         let narrow: Vec<u8> = (0..24u32).flat_map(u32::to_ne_bytes).collect();
         let body = |name: &[u8], stats: Vec<u8>| {
-            [vec![0; 4], 5u32.to_ne_bytes().to_vec(), vec![0; 8], attribute(IFLA_IFNAME, name), stats].concat()
+            [vec![0; 4], 5u32.to_ne_bytes().to_vec(), vec![0; 8], attribute(IFLA_IFNAME, name), stats]
+                .concat()
         };
         let last = |body: &[u8]| {
             let (index, name, counters) = link(body).unwrap();

@@ -271,9 +271,18 @@ mod tests {
 
     #[test]
     fn lines_that_are_none_are_refused() {
-        for line in
-            ["word", "=x", "1A=x", "A B=x", r#"A="x"#, "A='x", r#"A="\q""#, r#"A="\u12""#, r#"A="\ud83d""#, "A=\x01"]
-        {
+        for line in [
+            "word",
+            "=x",
+            "1A=x",
+            "A B=x",
+            r#"A="x"#,
+            "A='x",
+            r#"A="\q""#,
+            r#"A="\u12""#,
+            r#"A="\ud83d""#,
+            "A=\x01",
+        ] {
             assert!(value(line).is_err(), "{line}");
         }
     }
@@ -307,7 +316,10 @@ mod tests {
         os.refresh().unwrap();
         write("etc/os-release", "ID=newer\nVERSION_ID=\"2.5\"\n");
         os.refresh().unwrap();
-        assert_eq!(os.known.as_ref().map(|(_, known)| (&*known.values[ID], known.version)), Some(("newer", Some(2.5))));
+        assert_eq!(
+            os.known.as_ref().map(|(_, known)| (&*known.values[ID], known.version)),
+            Some(("newer", Some(2.5)))
+        );
         write("etc/os-release", "no assignment\n");
         let words = os.refresh().unwrap_err().to_string();
         assert!(words.contains("etc/os-release") && words.contains("no assignment"), "{words}");

@@ -117,8 +117,9 @@ impl Protocol {
             let metric = |state: &str, help: &str| {
                 Metric::gauge(&format!("node_sockstat_{protocol}_{state}"), help, &[])
             };
-            let state =
-                |state: &&str| metric(state, &format!("`{state}` of the {protocol} sockets; memory in pages."));
+            let state = |state: &&str| {
+                metric(state, &format!("`{state}` of the {protocol} sockets; memory in pages."))
+            };
             let mem_bytes = metric("mem_bytes", &format!("Memory of the {protocol} sockets' buffers."));
             (STATES.iter().map(state).collect(), mem_bytes)
         });

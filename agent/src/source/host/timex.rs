@@ -69,10 +69,7 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
     let counters = COUNTERS.iter().map(|(n, value, help)| (Metric::counter(&name(n), help, &[]), *value));
     let tai: Value = |state| f64::from(state.tai);
     let tai = (Metric::gauge(&name("tai_offset_seconds"), "Seconds from UTC to atomic time.", &[]), tai);
-    Box::new(Timex {
-        system: setup.system.clone(),
-        metrics: gauges.chain(counters).chain([tai]).collect(),
-    })
+    Box::new(Timex { system: setup.system.clone(), metrics: gauges.chain(counters).chain([tai]).collect() })
 }
 
 impl Collector for Timex {

@@ -18,11 +18,7 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
     let file = |name: &str| PolledFile::new(setup.paths.procfs.join("net").join(name));
     Box::new(UdpQueues {
         files: [("v4", file("udp")), ("v6", file("udp6"))],
-        queues: Metric::gauge(
-            "node_udp_queues",
-            "Bytes in the queues of all UDP sockets.",
-            &["ip", "queue"],
-        ),
+        queues: Metric::gauge("node_udp_queues", "Bytes in the queues of all UDP sockets.", &["ip", "queue"]),
     })
 }
 
