@@ -7,6 +7,7 @@ pub mod browser;
 pub mod exporter;
 pub mod fault_proxy;
 pub mod http;
+pub mod machine;
 pub mod oracle;
 pub mod pegel;
 pub mod process;
