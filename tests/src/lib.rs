@@ -8,6 +8,7 @@ pub mod docker;
 pub mod exporter;
 pub mod fault_proxy;
 pub mod http;
+pub mod machine;
 pub mod oracle;
 pub mod pegel;
 pub mod process;
