@@ -4,6 +4,7 @@
 //! `tests/backends/backend`; a suite whose backend can't be had says so and is skipped.
 
 pub mod browser;
+pub mod docker;
 pub mod exporter;
 pub mod fault_proxy;
 pub mod http;
