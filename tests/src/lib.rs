@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 pub mod browser;
+pub mod docker;
 pub mod exporter;
 pub mod fault_proxy;
 pub mod http;
+pub mod machine;
 pub mod oracle;
 pub mod pegel;
 pub mod process;
