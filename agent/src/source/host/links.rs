@@ -100,8 +100,11 @@ impl State {
     }
 }
 
-/// A link's index, name and counters; none for a message without a name.
-fn link(body: &[u8]) -> Option<(u32, &[u8], Option<[u64; COUNTERS]>)> {
+/// A link's index, name and counters.
+type Told<'a> = (u32, &'a [u8], Option<[u64; COUNTERS]>);
+
+/// Reads a link's message; none for one without a name.
+fn link(body: &[u8]) -> Option<Told<'_>> {
     let index = read_u32(body, INDEX_AT)?;
     let (mut name, mut counters, mut narrow) = (None, None, None);
     for (kind, value) in attributes(body.get(LINK_HEADER_BYTES..)?) {

@@ -138,7 +138,7 @@ impl Release {
             }
             // A label is its key in small letters.
             let is_it = |name: &&str| name.bytes().map(|b| b.to_ascii_uppercase()).eq(key.iter().copied());
-            if let Some(at) = INFO_LABELS.iter().position(|name| is_it(&name)) {
+            if let Some(at) = INFO_LABELS.iter().position(is_it) {
                 release.values[at] = label(&value);
             } else if key == b"SUPPORT_END" {
                 let end = date(&value).ok_or_else(|| bad("the date is not YYYY-MM-DD"))?;
@@ -260,7 +260,7 @@ mod tests {
             ("export A = two words ", "two words"),
             ("A=word # comment", "word"),
             (r#"A="a # b"  # c"#, "a # b"),
-            (r#"A='it is $1'"#, "it is $1"),
+            (r"A='it is $1'", "it is $1"),
             (r#"A="\"q\" \\ \$ \u00e4 \ud83d\ude00 \t""#, "\"q\" \\ $ ä 😀 \t"),
             ("A=grün", "grün"),
             ("A=", ""),
