@@ -41,17 +41,27 @@ macro_rules! options {
 
 // One row a collector: its kind, its name, and the raw form of its options.
 options! {
+    Arp arp RawArp;
+    Conntrack conntrack RawNothing;
     Cpu cpu RawCpu;
     Diskstats diskstats RawDiskstats;
+    Entropy entropy RawNothing;
     Filefd filefd RawNothing;
     Filesystem filesystem RawFilesystem;
+    KernelHung kernel_hung RawNothing;
     Loadavg loadavg RawNothing;
     Meminfo meminfo RawNothing;
     Netdev netdev RawNetdev;
     Netstat netstat RawNetstat;
+    Os os RawNothing;
     Pressure pressure RawNothing;
+    Schedstat schedstat RawNothing;
+    Sockstat sockstat RawNothing;
+    Softnet softnet RawNothing;
     Stat stat RawStat;
     Time time RawNothing;
+    Timex timex RawNothing;
+    UdpQueues udp_queues RawNothing;
     Uname uname RawNothing;
     Vmstat vmstat RawVmstat;
 }
@@ -114,6 +124,29 @@ pub struct RawNothing {}
 
 impl Options for RawNothing {
     fn resolve(&self, _: &Path, _: &mut Mistakes, _: &mut Settings) {}
+}
+
+/// The ARP table.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawArp {
+    /// Whether the kernel is asked by netlink; `/proc/net/arp` is read otherwise.
+    pub netlink: bool,
+    /// The interfaces.
+    pub devices: RawFilter,
+}
+
+impl Default for RawArp {
+    fn default() -> Self {
+        Self { netlink: Settings::default().arp_netlink, devices: RawFilter::default() }
+    }
+}
+
+impl Options for RawArp {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        settings.arp_netlink = self.netlink;
+        self.devices.resolve(&mut settings.arp_devices, &path.key("devices"), mistakes);
+    }
 }
 
 /// Processors.
@@ -184,15 +217,24 @@ impl Options for RawFilesystem {
 }
 
 /// Network interfaces.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RawNetdev {
+    /// Whether the kernel is asked by netlink, which knows `receive_nohandler`, or `/proc/net/dev` is read.
+    pub netlink: bool,
     /// The interfaces.
     pub devices: RawFilter,
 }
 
+impl Default for RawNetdev {
+    fn default() -> Self {
+        Self { netlink: Settings::default().netdev_netlink, devices: RawFilter::default() }
+    }
+}
+
 impl Options for RawNetdev {
     fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        settings.netdev_netlink = self.netlink;
         self.devices.resolve(&mut settings.netdev_devices, &path.key("devices"), mistakes);
     }
 }
