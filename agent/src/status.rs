@@ -3,6 +3,7 @@
 use crate::pipeline::driver::Snapshot;
 use crate::pipeline::effect::OutputBooks;
 use crate::source::clock::SampleClock;
+use crate::source::probe::ProbeSource;
 use crate::source::scrape::ScrapeSource;
 use crate::spool::inspect::{ListedRecord, ListedSegment, Listing};
 use crate::uplink::{UplinkHandle, UplinkState};
@@ -24,6 +25,8 @@ pub struct StatusSource {
     pub uplink: UplinkHandle,
     /// The scrape source.
     pub scrape: Arc<ScrapeSource>,
+    /// The probe source.
+    pub probes: Arc<ProbeSource>,
     /// Sample times.
     pub clock: SampleClock,
 }
@@ -63,6 +66,7 @@ impl StatusSource {
             "positions_trouble": snapshot.positions_trouble,
             "clock": { "offset_seconds": self.clock.offset_seconds(), "steps": self.clock.steps() },
             "targets": self.scrape.status().iter().map(|t| json!(**t)).collect::<Vec<_>>(),
+            "checks": self.probes.status().iter().map(|c| json!(**c)).collect::<Vec<_>>(),
         })
     }
 

@@ -9,6 +9,7 @@ pub use maintenance::RawMaintenance;
 pub use tls::RawProbeTls;
 
 use super::host::check_interval;
+use super::labels::{self, RawProbePreset};
 use super::scrape::resolve_files;
 use crate::source::probe::kinds::Kind;
 use crate::source::probe::kinds::assertion::Pattern;
@@ -37,6 +38,10 @@ use std::time::Duration;
     "x-renamed" = {"modules": "checks", "probes": "checks", "concurrency": "max_running"},
 ))]
 pub struct RawProbes {
+    /// For whose dashboards and rules the checks' series are labelled.
+    pub preset: RawProbePreset,
+    /// Labels of all checks' series; those of a check win. An empty value takes a label away.
+    pub labels: BTreeMap<String, String>,
     /// The checks, each with a name of its own.
     pub checks: Vec<RawCheck>,
     /// Times during which what checks say is nobody's alarm. They go on running; their state is `maintenance`.
@@ -53,6 +58,8 @@ pub struct RawProbes {
 impl Default for RawProbes {
     fn default() -> Self {
         Self {
+            preset: RawProbePreset::default(),
+            labels: BTreeMap::new(),
             checks: Vec::new(),
             maintenance: Vec::new(),
             max_running: DEFAULT_MAX_RUNNING as u32,
@@ -95,7 +102,7 @@ pub struct RawCheckGroup {
     "x-refused" = {"module": "each check has its settings itself: write them under its kind, `http:` for example"}
 ))]
 pub struct RawCheck {
-    /// The label `job` of its series.
+    /// The label `check` of its series.
     pub name: String,
     /// What is done.
     pub kind: RawKind,
@@ -204,6 +211,7 @@ impl RawProbes {
             max_running: self.max_running as usize,
             file_sd_refresh: self.file_sd_refresh.0,
             from_containers: self.container_labels,
+            labels: labels::resolve(self.preset, &self.labels, path, mistakes),
         }
     }
 }

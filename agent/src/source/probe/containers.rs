@@ -26,7 +26,7 @@ pub(super) async fn changed(changes: &mut Option<broadcast::Receiver<Change>>) {
     loop {
         match receiver.recv().await {
             Ok(Change::OutOfMemory(_) | Change::Health(..)) => {}
-            Ok(Change::Started(_) | Change::Stopped { .. } | Change::Removed(_))
+            Ok(Change::Started(_) | Change::Stopped { .. } | Change::Updated(_) | Change::Removed(_))
             | Err(RecvError::Lagged(_)) => return,
             Err(RecvError::Closed) => {
                 *changes = None;
@@ -115,12 +115,12 @@ mod tests {
             ("pegel.probe.http.interval", "5s"),
             ("other", "x"),
         ];
-        let (checks, bad) =
-            super::checks(&[container(RunState::Running, &labels), container(RunState::Exited, &labels)]);
-        assert!(bad.is_empty() && checks.len() == 1, "{bad:?}");
-        assert_eq!((checks[0].name.as_str(), checks[0].interval.as_secs()), ("shop-http", 5));
-        assert_eq!(checks[0].timeout, checks[0].interval);
-        assert_eq!(checks[0].targets[0].labels, [("container".to_owned(), "shop".to_owned())]);
+        let (found, bad) =
+            checks(&[container(RunState::Running, &labels), container(RunState::Exited, &labels)]);
+        assert!(bad.is_empty() && found.len() == 1, "{bad:?}");
+        assert_eq!((found[0].name.as_str(), found[0].interval.as_secs()), ("shop-http", 5));
+        assert_eq!(found[0].timeout, found[0].interval);
+        assert_eq!(found[0].targets[0].labels, [("container".to_owned(), "shop".to_owned())]);
     }
 
     #[test]
@@ -130,8 +130,8 @@ mod tests {
             (vec![("pegel.probe.http", "http://u:p@h/")], "user name"),
             (vec![("pegel.probe.http", "h"), ("pegel.probe.http.interval", "often")], "interval: `often`"),
         ] {
-            let (checks, bad) = super::checks(&[container(RunState::Running, &labels)]);
-            assert!(checks.is_empty() && bad[0].contains(words) && bad[0].contains("shop"), "{bad:?}");
+            let (found, bad) = checks(&[container(RunState::Running, &labels)]);
+            assert!(found.is_empty() && bad[0].contains(words) && bad[0].contains("shop"), "{bad:?}");
         }
     }
 }

@@ -33,6 +33,7 @@ mod worker;
 
 use super::SourceContext;
 use super::container::Catalogue;
+use super::labels::TargetLabels;
 use super::scrape::discovery::FileTargets;
 use arc_swap::ArcSwap;
 use net::Network;
@@ -225,7 +226,7 @@ impl Supervisor {
                 }
                 () = tokio::time::sleep(refresh), if self.has_files() => {
                     if self.refresh_files() {
-                        self.follow_targets();
+                        self.follow_targets(&settings);
                     }
                 }
             }
@@ -243,7 +244,7 @@ impl Supervisor {
         }
         self.take_over(checks, files);
         self.refresh_files();
-        self.follow_targets();
+        self.follow_targets(settings);
     }
 
     fn has_files(&self) -> bool {
@@ -305,8 +306,8 @@ impl Supervisor {
     }
 
     /// Starts, changes and removes tasks so that they are those of the targets.
-    fn follow_targets(&mut self) {
-        let (wanted, bad) = resolve_all(&self.checks, &self.shared.context.external_labels);
+    fn follow_targets(&mut self, settings: &Settings) {
+        let (wanted, bad) = resolve_all(&self.checks, &settings.labels, &self.shared.context.external_labels);
         self.complain(bad);
         let keys: HashSet<&TargetKey> = wanted.iter().map(|(key, _)| key).collect();
         self.running.retain(|key, running| {
@@ -346,13 +347,17 @@ fn start(task: Task, shared: &Arc<Shared>) -> (Running, Worker) {
 }
 
 /// All targets with what makes them the same, each once, and why others are none.
-fn resolve_all(checks: &[Checked], external: &Labels) -> (Vec<(TargetKey, Task)>, Vec<String>) {
+fn resolve_all(
+    checks: &[Checked],
+    labels: &TargetLabels,
+    external: &Labels,
+) -> (Vec<(TargetKey, Task)>, Vec<String>) {
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     let mut bad = Vec::new();
     for Checked { check, probe, files } in checks {
         for group in check.targets.iter().chain(files.iter().flat_map(FileTargets::groups)) {
-            let (targets, errors) = resolve_group(check, group, external);
+            let (targets, errors) = resolve_group(check, group, labels, external);
             bad.extend(errors.iter().map(ToString::to_string));
             for target in targets {
                 let key = target.key();
@@ -380,7 +385,7 @@ pub async fn probe_once(
         }
         checks.push(Checked { probe: check.kind.probe(), check: Arc::new(check.clone()), files });
     }
-    let (tasks, bad) = resolve_all(&checks, &context.external_labels);
+    let (tasks, bad) = resolve_all(&checks, &settings.labels, &context.external_labels);
     problems.extend(bad);
     let shared = Shared::new(context.clone(), settings.max_running, &Registry::new());
     let runs = tasks.iter().map(async |(_, task)| {

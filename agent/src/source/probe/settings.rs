@@ -3,7 +3,9 @@
 use super::kinds::Kind;
 use super::maintenance::Window;
 use super::state::Thresholds;
+use crate::source::labels::{Preset, TargetLabels};
 use crate::source::scrape::settings::TargetGroup;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,8 @@ pub struct Settings {
     pub file_sd_refresh: Duration,
     /// Whether containers' labels make checks.
     pub from_containers: bool,
+    /// Labels of all targets, beside `instance` and `check`; a target's own win.
+    pub labels: TargetLabels,
 }
 
 impl Default for Settings {
@@ -48,6 +52,7 @@ impl Default for Settings {
             max_running: DEFAULT_MAX_RUNNING,
             file_sd_refresh: DEFAULT_FILE_SD_REFRESH,
             from_containers: true,
+            labels: TargetLabels::new(Preset::BLACKBOX_MIXIN, BTreeMap::new()),
         }
     }
 }
@@ -55,7 +60,7 @@ impl Default for Settings {
 /// Targets that are checked in the same way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Check {
-    /// The check's name: the `job` label of its series.
+    /// The check's name: the `check` label of its series.
     pub name: String,
     /// What is done.
     pub kind: Kind,

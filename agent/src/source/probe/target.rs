@@ -1,6 +1,7 @@
 //! One thing to check: an address with its check's settings and its labels, resolved and valid.
 
 use super::settings::Check;
+use crate::source::labels::TargetLabels;
 use crate::source::scrape::settings::TargetGroup;
 use pegel_proto::metrics::{Labels, NAME_LABEL};
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ pub struct Target {
     pub check: Arc<Check>,
     /// What is checked: a URL, a host and a port, a name, by the check's kind.
     pub address: String,
-    /// Its labels: `job`, `instance` and what its group adds.
+    /// Its labels: `job`, `instance`, `check` and what its group adds.
     pub labels: Labels,
     /// The same with the agent's external labels, which give way to them.
     pub shared: Arc<Labels>,
@@ -57,12 +58,13 @@ impl Target {
 pub fn resolve_group(
     check: &Arc<Check>,
     group: &TargetGroup,
+    base: &TargetLabels,
     external: &Labels,
 ) -> (Vec<Target>, Vec<BadTarget>) {
     let mut targets = Vec::with_capacity(group.targets.len());
     let mut bad = Vec::new();
     for address in &group.targets {
-        match resolve(check, address, &group.labels, external) {
+        match resolve(check, address, &group.labels, base, external) {
             Ok(target) => targets.push(target),
             Err(reason) => {
                 let address = without_credentials(address);
@@ -77,27 +79,25 @@ fn resolve(
     check: &Arc<Check>,
     address: &str,
     group: &[(String, String)],
+    base: &TargetLabels,
     external: &Labels,
 ) -> Result<Target, String> {
     check.kind.check_address(address)?;
-    let mut labels = BTreeMap::from([("job", check.name.as_str()), ("instance", address)]);
-    for (name, value) in group {
-        if name == NAME_LABEL {
-            return Err("a target cannot set __name__".into());
-        }
-        if !name.starts_with("__") && !value.is_empty() {
-            labels.insert(name, value);
-        }
+    if group.iter().any(|(name, _)| name == NAME_LABEL) {
+        return Err("a target cannot set __name__".into());
     }
-    let all = |pairs: &BTreeMap<&str, &str>| {
-        Labels::new(pairs.iter().map(|(n, v)| (*n, *v))).map_err(|e| e.to_string())
+    let own = [("instance", address), ("check", check.name.as_str())];
+    let with_group = |external: &Labels| {
+        let base = base.target(&own, external);
+        let mut all: BTreeMap<&str, &str> = base.iter().collect();
+        all.extend(group.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        // As in Prometheus: `__…` are for the way here, and an empty value is no label.
+        all.retain(|name, value| !name.starts_with("__") && !value.is_empty());
+        Labels::new(all).map_err(|e| e.to_string())
     };
-    let own = all(&labels)?;
-    for (name, value) in external.iter() {
-        labels.entry(name).or_insert(value);
-    }
-    let shared = Arc::new(all(&labels)?);
-    Ok(Target { check: check.clone(), address: address.to_owned(), labels: own, shared })
+    let labels = with_group(&Labels::default())?;
+    let shared = Arc::new(with_group(external)?);
+    Ok(Target { check: check.clone(), address: address.to_owned(), labels, shared })
 }
 
 /// An address as a message may show it: what stands before an `@` in its authority is taken out.
@@ -113,30 +113,39 @@ pub fn without_credentials(address: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::labels::Preset;
     use crate::source::probe::kinds::{Kind, http};
 
     fn check() -> Arc<Check> {
         Arc::new(Check::new("shop", Kind::Http(Box::new(http::Settings::default()))))
     }
 
+    fn base() -> TargetLabels {
+        TargetLabels::new(Preset::BLACKBOX_MIXIN, BTreeMap::from([("team".into(), "all".into())]))
+    }
+
     #[test]
-    fn job_and_instance_are_set_and_external_labels_give_way() {
-        let labels =
-            vec![("team".into(), "web".into()), ("__meta".into(), "x".into()), ("job".into(), "b".into())];
+    fn a_groups_labels_win_over_the_sections_and_all_over_external_ones() {
+        let labels = vec![("team".into(), "web".into()), ("__meta".into(), "x".into())];
         let group = TargetGroup { targets: vec!["https://shop.example/".into()], labels };
-        let external = Labels::new([("team", "ops"), ("site", "north")]).unwrap();
-        let (targets, bad) = resolve_group(&check(), &group, &external);
+        let external = Labels::new([("team", "ops"), ("site", "north"), ("job", "x")]).unwrap();
+        let (targets, bad) = resolve_group(&check(), &group, &base(), &external);
         assert_eq!(bad, []);
-        let expected =
-            [("instance", "https://shop.example/"), ("job", "b"), ("site", "north"), ("team", "web")];
+        let expected = [
+            ("check", "shop"),
+            ("instance", "https://shop.example/"),
+            ("job", "blackbox-exporter"),
+            ("site", "north"),
+            ("team", "web"),
+        ];
         assert_eq!(*targets[0].shared, Labels::new(expected).unwrap());
-        assert_eq!(targets[0].labels.len(), 3);
+        assert_eq!(targets[0].labels.len(), 4);
     }
 
     #[test]
     fn credentials_in_an_address_are_refused_and_not_repeated() {
         let group = TargetGroup { targets: vec!["http://me:secret@shop.example/".into()], labels: vec![] };
-        let (targets, bad) = resolve_group(&check(), &group, &Labels::default());
+        let (targets, bad) = resolve_group(&check(), &group, &base(), &Labels::default());
         assert!(targets.is_empty());
         let words = bad[0].to_string();
         assert!(words.contains("basic_auth") && !words.contains("secret"), "{words}");

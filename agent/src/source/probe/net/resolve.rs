@@ -199,6 +199,7 @@ fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
 #[derive(Debug)]
 struct Followed<T> {
     path: PathBuf,
+    look_every: Duration,
     read: fn(&str) -> T,
     state: Mutex<FollowedState<T>>,
 }
@@ -213,13 +214,13 @@ struct FollowedState<T> {
 impl<T> Followed<T> {
     fn new(path: &Path, read: fn(&str) -> T) -> Self {
         let state = FollowedState { looked: None, stamp: None, value: Arc::new(read("")) };
-        Self { path: path.to_owned(), read, state: Mutex::new(state) }
+        Self { path: path.to_owned(), look_every: LOOK_EVERY, read, state: Mutex::new(state) }
     }
 
     /// What the file says. One that cannot be read says what an empty one would.
     fn value(&self) -> Arc<T> {
         let mut state = self.state.lock();
-        if state.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+        if state.looked.is_none_or(|looked| looked.elapsed() >= self.look_every) {
             state.looked = Some(Instant::now());
             let stamp = std::fs::metadata(&self.path)
                 .ok()
