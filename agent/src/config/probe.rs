@@ -201,7 +201,7 @@ impl RawProbes {
             let of_check =
                 |(names, _): &&(&[String], Arc<Window>)| names.is_empty() || names.contains(&check.name);
             let of_check = windows.iter().filter(of_check).map(|(_, window)| window.clone()).collect();
-            checks.extend(check.resolve(of_check, &path, mistakes));
+            checks.push(check.resolve(of_check, &path, mistakes));
         }
         if self.file_sd_refresh.0 < Duration::from_secs(1) {
             mistakes.at(&path.key("file_sd_refresh"), "is too short", "use 1s or more");
@@ -217,7 +217,7 @@ impl RawProbes {
 }
 
 impl RawCheck {
-    fn resolve(&self, maintenance: Vec<Arc<Window>>, path: &Path, mistakes: &mut Mistakes) -> Option<Check> {
+    fn resolve(&self, maintenance: Vec<Arc<Window>>, path: &Path, mistakes: &mut Mistakes) -> Check {
         if self.name.is_empty() {
             mistakes.at(&path.key("name"), "is empty", "give the check a name");
         }
@@ -237,7 +237,7 @@ impl RawCheck {
             }
         };
         let targets = self.resolve_targets(&kind, path, mistakes);
-        Some(Check {
+        Check {
             name: self.name.clone(),
             kind,
             targets,
@@ -247,7 +247,7 @@ impl RawCheck {
             retries: self.retries,
             thresholds: Thresholds { down_after: self.down_after.max(1), up_after: self.up_after.max(1) },
             maintenance,
-        })
+        }
     }
 
     /// All attempts of a run have to fit the interval.

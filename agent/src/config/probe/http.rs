@@ -325,7 +325,7 @@ fn header_matches(raw: &[RawHeaderMatch], path: &Path, mistakes: &mut Mistakes) 
             .header
             .parse::<HeaderName>()
             .map_err(|_| {
-                mistakes.at(&path.key("header"), "is no header name", "use letters, digits and hyphens")
+                mistakes.at(&path.key("header"), "is no header name", "use letters, digits and hyphens");
             })
             .ok();
         let pattern = pattern(&raw.regexp, &path.key("regexp"), mistakes);

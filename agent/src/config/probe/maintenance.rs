@@ -82,11 +82,10 @@ impl RawMaintenance {
             let mut instant = |key: &str, text: &Option<String>| {
                 let text = text.as_ref()?;
                 let found = LocalTime::parse(text).map(|time| zone.as_ref()?.instant(time));
-                if let None | Some(None) = found {
-                    if found.is_none() || zone.is_some() {
-                        let reason = format!("`{}` is no time in zone {}", text.escape_debug(), self.zone);
-                        mistakes.at(&path.key(key), reason, "write it as 2026-12-24 22:00");
-                    }
+                // Of a zone that is not known it was said already.
+                if found.is_none() || (zone.is_some() && found == Some(None)) {
+                    let reason = format!("`{}` is no time in zone {}", text.escape_debug(), self.zone);
+                    mistakes.at(&path.key(key), reason, "write it as 2026-12-24 22:00");
                 }
                 found?
             };

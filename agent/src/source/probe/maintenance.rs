@@ -229,7 +229,7 @@ impl fmt::Debug for Window {
                 out.field("cron", cron).field("zone", &zone.name).field("lasts", lasts)
             }
         };
-        out.finish()
+        out.finish_non_exhaustive()
     }
 }
 

@@ -187,15 +187,14 @@ impl Shape {
                 });
         let values: Vec<f64> = record.samples.iter().map(|s| s.value).collect();
         let before = self.set.clone();
-        let set = match before.clone().filter(|_| same) {
-            Some(set) => set,
-            None => {
-                let series: Vec<_> = record.samples.iter().map(|s| Arc::new(s.series())).collect();
-                let set = Arc::new(SeriesSet::new(self.target.clone(), series));
-                self.samples = record.samples;
-                self.set = Some(set.clone());
-                set
-            }
+        let set = if let Some(set) = before.clone().filter(|_| same) {
+            set
+        } else {
+            let series: Vec<_> = record.samples.iter().map(|s| Arc::new(s.series())).collect();
+            let set = Arc::new(SeriesSet::new(self.target.clone(), series));
+            self.samples = record.samples;
+            self.set = Some(set.clone());
+            set
         };
         let gone = before.filter(|_| !same).and_then(|before| vanished(&before, Some(&set)));
         let mut blocks = vec![Block::new(at_ms, set, values)];

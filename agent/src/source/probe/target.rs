@@ -114,10 +114,10 @@ pub fn without_credentials(address: &str) -> String {
 mod tests {
     use super::*;
     use crate::source::labels::Preset;
-    use crate::source::probe::kinds::{Kind, http};
+    use crate::source::probe::kinds::Kind;
 
     fn check() -> Arc<Check> {
-        Arc::new(Check::new("shop", Kind::Http(Box::new(http::Settings::default()))))
+        Arc::new(Check::new("shop", Kind::Http(Box::default())))
     }
 
     fn base() -> TargetLabels {

@@ -56,7 +56,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
 /// A check of targets over HTTP.
 fn check(name: &str, targets: &[String], interval: Duration) -> Check {
-    let mut check = Check::new(name, Kind::Http(Box::new(http::Settings::default())));
+    let mut check = Check::new(name, Kind::Http(Box::default()));
     check.interval = interval;
     check.timeout = interval;
     check.targets = vec![TargetGroup { targets: targets.to_vec(), labels: Vec::new() }];
@@ -88,7 +88,11 @@ async fn a_target_is_checked_again_and_again_and_its_series_end_when_it_is_remov
     let shutdown = context.shutdown.clone();
     let url = format!("http://{}/", server(OK).await);
     let interval = Duration::from_millis(50);
-    let source = ProbeSource::start(settings(vec![check("shop", &[url.clone()], interval)]), None, context);
+    let source = ProbeSource::start(
+        settings(vec![check("shop", std::slice::from_ref(&url), interval)]),
+        None,
+        context,
+    );
     let mut last = 0;
     for _ in 0..3 {
         let blocks = next(&mut receiver).await;
@@ -122,7 +126,7 @@ async fn changes_of_state_are_told_once_with_their_reason() {
     let url = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
     let source = ProbeSource::start(
-        settings(vec![check("shop", &[url.clone()], Duration::from_millis(50))]),
+        settings(vec![check("shop", std::slice::from_ref(&url), Duration::from_millis(50))]),
         None,
         context,
     );

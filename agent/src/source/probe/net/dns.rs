@@ -274,7 +274,9 @@ impl Reader<'_> {
                 1..64 => {
                     let label =
                         self.bytes.get(at + 1..at + 1 + usize::from(length)).ok_or(BadMessage::Short)?;
-                    label.iter().for_each(|byte| text::escape_name(*byte, &mut out));
+                    for byte in label {
+                        text::escape_name(*byte, &mut out);
+                    }
                     out.push('.');
                     at += 1 + usize::from(length);
                     // Escapes take four characters a byte.

@@ -208,8 +208,7 @@ pub(super) fn failure(phase: Phase, error: &hyper::Error) -> Failure {
         words = format!("{words}: {inner}");
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
             reason = reason_of_io(io);
-            let tls = io.get_ref().is_some_and(|e| e.is::<rustls::Error>());
-            if tls {
+            if matches!(io.get_ref(), Some(error) if error.is::<rustls::Error>()) {
                 // With TLS 1.3 a server refuses the client's certificate only when the client thinks it is done.
                 reason = Reason::Handshake;
             }

@@ -47,9 +47,9 @@ impl Message {
         if self.contents(record, &mut out).is_none() {
             let data = &self.bytes[record.data.clone()];
             let _ = write!(out, "\\# {} ", data.len());
-            data.iter().for_each(|byte| {
+            for byte in data {
                 let _ = write!(out, "{byte:02x}");
-            });
+            }
         }
         out
     }
