@@ -133,12 +133,13 @@ impl RawAgent {
         check_labels(&self.external_labels, |_| false, &root.key("external_labels"), mistakes);
         let host = self.host.resolve(&root.key("host"), mistakes);
         let scrape = self.scrape.resolve(&root.key("scrape"), mistakes);
-        let probes = self.probes.resolve(&root.key("probes"), mistakes);
+        let mut probes = self.probes.resolve(&root.key("probes"), mistakes);
         if purpose == Purpose::Run && host.is_none() && scrape.jobs.is_empty() && probes.checks.is_empty() {
             let reason = "nothing would be collected: the host source is off and no job scrapes anything";
             mistakes.warn(&root.key("host"), reason, "turn host on, or add a job to scrape.jobs");
         }
         let state_dir = mistakes.path_of(&root.key("state_dir"), &self.state_dir);
+        probes.state_dir = (purpose == Purpose::Run).then(|| state_dir.clone());
         Settings {
             buffer: self.buffer.resolve(&state_dir, &root.key("buffer"), mistakes),
             state_dir,

@@ -2,10 +2,12 @@
 
 mod http;
 mod maintenance;
+mod service;
 mod tls;
 
 pub use http::RawHttpProbe;
 pub use maintenance::RawMaintenance;
+pub use service::{RawAmqpProbe, RawGrpcProbe, RawHeartbeatProbe, RawPostgresProbe, RawRedisProbe};
 pub use tls::RawProbeTls;
 
 use super::host::check_interval;
@@ -76,10 +78,27 @@ pub enum RawKind {
     /// A request over HTTP or HTTPS.
     #[default]
     Http,
+    /// `PING` of Redis.
+    Redis,
+    /// A query of PostgreSQL.
+    Postgres,
+    /// A connection to an AMQP broker such as RabbitMQ.
+    Amqp,
+    /// The health of a gRPC server.
+    Grpc,
+    /// A job that has to call in.
+    Heartbeat,
 }
 
 impl RawKind {
-    const ALL: [(Self, &'static str); 1] = [(Self::Http, "http")];
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Http, "http"),
+        (Self::Redis, "redis"),
+        (Self::Postgres, "postgres"),
+        (Self::Amqp, "amqp"),
+        (Self::Grpc, "grpc"),
+        (Self::Heartbeat, "heartbeat"),
+    ];
 }
 
 /// Some targets and the labels that they share.
@@ -130,6 +149,16 @@ pub struct RawCheck {
     pub up_after: u32,
     /// For `kind: http`.
     pub http: Option<RawHttpProbe>,
+    /// For `kind: redis`.
+    pub redis: Option<RawRedisProbe>,
+    /// For `kind: postgres`.
+    pub postgres: Option<RawPostgresProbe>,
+    /// For `kind: amqp`.
+    pub amqp: Option<RawAmqpProbe>,
+    /// For `kind: grpc`.
+    pub grpc: Option<RawGrpcProbe>,
+    /// For `kind: heartbeat`.
+    pub heartbeat: Option<RawHeartbeatProbe>,
 }
 
 impl Default for RawCheck {
@@ -147,6 +176,11 @@ impl Default for RawCheck {
             down_after: DEFAULT_DOWN_AFTER,
             up_after: DEFAULT_UP_AFTER,
             http: None,
+            redis: None,
+            postgres: None,
+            amqp: None,
+            grpc: None,
+            heartbeat: None,
         }
     }
 }
@@ -211,6 +245,7 @@ impl RawProbes {
             max_running: self.max_running as usize,
             file_sd_refresh: self.file_sd_refresh.0,
             from_containers: self.container_labels,
+            state_dir: None,
             labels: labels::resolve(self.preset, &self.labels, path, mistakes),
         }
     }
@@ -224,7 +259,15 @@ impl RawCheck {
         check_interval(&self.interval, &path.key("interval"), mistakes);
         let timeout = self.resolve_timeout(path, mistakes);
         let (_, wanted) = RawKind::ALL[self.kind as usize];
-        for (section, said) in [("http", self.http.is_some())] {
+        let sections = [
+            ("http", self.http.is_some()),
+            ("redis", self.redis.is_some()),
+            ("postgres", self.postgres.is_some()),
+            ("amqp", self.amqp.is_some()),
+            ("grpc", self.grpc.is_some()),
+            ("heartbeat", self.heartbeat.is_some()),
+        ];
+        for (section, said) in sections {
             if said && section != wanted {
                 let reason = format!("is not used by a check of kind {wanted}");
                 mistakes.at(&path.key(section), reason, format!("set kind: {section}, or take it out"));
@@ -234,6 +277,26 @@ impl RawCheck {
             RawKind::Http => {
                 let raw = self.http.clone().unwrap_or_default();
                 Kind::Http(Box::new(raw.resolve(&path.key("http"), mistakes)))
+            }
+            RawKind::Redis => {
+                let raw = self.redis.clone().unwrap_or_default();
+                Kind::Redis(Box::new(raw.resolve(&path.key("redis"), mistakes)))
+            }
+            RawKind::Postgres => {
+                let raw = self.postgres.clone().unwrap_or_default();
+                Kind::Postgres(Box::new(raw.resolve(&path.key("postgres"), mistakes)))
+            }
+            RawKind::Amqp => {
+                let raw = self.amqp.clone().unwrap_or_default();
+                Kind::Amqp(Box::new(raw.resolve(&path.key("amqp"), mistakes)))
+            }
+            RawKind::Grpc => {
+                let raw = self.grpc.clone().unwrap_or_default();
+                Kind::Grpc(Box::new(raw.resolve(&path.key("grpc"), mistakes)))
+            }
+            RawKind::Heartbeat => {
+                let raw = self.heartbeat.clone().unwrap_or_default();
+                Kind::Heartbeat(raw.resolve(&path.key("heartbeat"), mistakes))
             }
         };
         let targets = self.resolve_targets(&kind, path, mistakes);
@@ -323,6 +386,10 @@ impl RawCheck {
 fn target_remedy(kind: &Kind) -> &'static str {
     match kind {
         Kind::Http(_) => "write a URL such as https://shop.example/health",
+        Kind::Redis(_) | Kind::Postgres(_) | Kind::Amqp(_) | Kind::Grpc(_) => {
+            "write HOST or HOST:PORT, an IPv6 address in brackets"
+        }
+        Kind::Heartbeat(_) => "write the name by which the job calls in, such as nightly-backup",
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Settings {
     pub file_sd_refresh: Duration,
     /// Whether containers' labels make checks.
     pub from_containers: bool,
+    /// Where what was heard of jobs is kept; none keeps it in memory only.
+    pub state_dir: Option<PathBuf>,
     /// Labels of all targets, beside `instance` and `check`; a target's own win.
     pub labels: TargetLabels,
 }
@@ -52,6 +54,7 @@ impl Default for Settings {
             max_running: DEFAULT_MAX_RUNNING,
             file_sd_refresh: DEFAULT_FILE_SD_REFRESH,
             from_containers: true,
+            state_dir: None,
             labels: TargetLabels::new(Preset::BLACKBOX_MIXIN, BTreeMap::new()),
         }
     }

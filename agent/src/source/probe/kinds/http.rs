@@ -5,7 +5,7 @@
 
 mod body;
 mod cookies;
-mod exchange;
+pub(super) mod exchange;
 
 use super::assertion::{JsonAssertion, Pattern};
 use crate::source::probe::net::resolve::Families;
