@@ -94,12 +94,15 @@ impl RawContainers {
             RawContainerPreset::Cadvisor => Scheme::Standalone,
             RawContainerPreset::Kubelet => Scheme::Kubelet,
         };
-        for (key, most) in [
-            ("max_series_per_container", self.max_series_per_container),
-            ("max_series", self.max_series),
-        ] {
+        for (key, most) in
+            [("max_series_per_container", self.max_series_per_container), ("max_series", self.max_series)]
+        {
             if most == 0 {
-                mistakes.at(&path.key(key), "leaves no series", "set containers.enabled: false to collect none");
+                mistakes.at(
+                    &path.key(key),
+                    "leaves no series",
+                    "set containers.enabled: false to collect none",
+                );
             }
         }
         let settings = Settings {
@@ -130,7 +133,11 @@ impl RawContainers {
         };
         self.without_groups.iter().for_each(|group| groups.remove(*group));
         if self.enabled && groups.is_empty() {
-            mistakes.at(&path.key("groups"), "no group is left", "name one, or set containers.enabled: false");
+            mistakes.at(
+                &path.key("groups"),
+                "no group is left",
+                "name one, or set containers.enabled: false",
+            );
         }
         if groups.has(Group::PerCpu) && !groups.has(Group::Cpu) {
             let reason = "has per_cpu without cpu, which it is a part of";

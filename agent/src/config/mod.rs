@@ -135,7 +135,8 @@ impl RawAgent {
         let containers = self.containers.resolve(&root.key("containers"), mistakes);
         let scrape = self.scrape.resolve(&root.key("scrape"), mistakes);
         if purpose == Purpose::Run && host.is_none() && containers.is_none() && scrape.jobs.is_empty() {
-            let reason = "nothing would be collected: hosts and containers are off and no job scrapes anything";
+            let reason =
+                "nothing would be collected: hosts and containers are off and no job scrapes anything";
             mistakes.warn(&root.key("host"), reason, "turn host on, or add a job to scrape.jobs");
         }
         let state_dir = mistakes.path_of(&root.key("state_dir"), &self.state_dir);

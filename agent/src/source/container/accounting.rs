@@ -121,7 +121,8 @@ impl Accounting {
     /// Finds the trees, once and again as long as there are none.
     fn prepare(&mut self) -> Result<Arc<Layout>, String> {
         if self.layout.is_none() {
-            let layout = Layout::find(&self.settings.procfs, &self.settings.sysfs).map_err(|e| e.to_string())?;
+            let layout =
+                Layout::find(&self.settings.procfs, &self.settings.sysfs).map_err(|e| e.to_string())?;
             if let Some(part) = &layout.part_of {
                 tracing::warn!(
                     part,

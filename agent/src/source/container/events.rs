@@ -101,7 +101,12 @@ impl State {
             if self.unsaid > 0 {
                 tracing::info!(events = self.unsaid, "more happened to containers than was logged");
             }
-            *self = Self { last: std::mem::take(&mut self.last), window_began_ms: event.at_ms, lines: 0, unsaid: 0 };
+            *self = Self {
+                last: std::mem::take(&mut self.last),
+                window_began_ms: event.at_ms,
+                lines: 0,
+                unsaid: 0,
+            };
         }
         if self.lines == LINES_PER_WINDOW {
             self.unsaid += 1;
@@ -132,7 +137,10 @@ mod tests {
             events.note_kill(kill(&n.to_string()), 0, &registry);
         }
         let last = events.last();
-        assert_eq!((last.len(), &*last[EVENTS_KEPT - 1].id, &*last[0].detail), (EVENTS_KEPT, "199", "2 killed"));
+        assert_eq!(
+            (last.len(), &*last[EVENTS_KEPT - 1].id, &*last[0].detail),
+            (EVENTS_KEPT, "199", "2 killed")
+        );
         assert!(registry.render().contains("pegel_container_events_total{event=\"oom\"} 200"));
         assert_eq!(events.0.lock().unsaid, 180);
     }

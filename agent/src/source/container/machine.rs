@@ -114,11 +114,13 @@ impl Machine {
             let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
             (!text.is_empty()).then(|| Box::<str>::from(text))
         };
-        let machine_id = text(rootfs.join("etc/machine-id")).or_else(|| text(rootfs.join("var/lib/dbus/machine-id")));
+        let machine_id =
+            text(rootfs.join("etc/machine-id")).or_else(|| text(rootfs.join("var/lib/dbus/machine-id")));
         let uuid = text(sysfs.join("class/dmi/id/product_uuid"))
             .or_else(|| text(procfs.join("device-tree/system-id")))
             .or_else(|| text(procfs.join("device-tree/vm,uuid")));
-        let ids = [text(procfs.join("sys/kernel/random/boot_id")), machine_id, uuid].map(Option::unwrap_or_default);
+        let ids =
+            [text(procfs.join("sys/kernel/random/boot_id")), machine_id, uuid].map(Option::unwrap_or_default);
         let kernel = system.uname().release.into_boxed_str();
         let mut machine = Self {
             meminfo: PolledFile::new(procfs.join("meminfo")),
@@ -130,7 +132,11 @@ impl Machine {
             memory_bytes: Metric::gauge("machine_memory_bytes", "Memory of the machine.", IDS),
             swap_bytes: Metric::gauge("machine_swap_bytes", "Swap of the machine.", IDS),
             dimm_count: Metric::gauge("machine_dimm_count", "Memory modules, by type.", IDS_AND_TYPE),
-            dimm_bytes: Metric::gauge("machine_dimm_capacity_bytes", "Memory of modules, by type.", IDS_AND_TYPE),
+            dimm_bytes: Metric::gauge(
+                "machine_dimm_capacity_bytes",
+                "Memory of modules, by type.",
+                IDS_AND_TYPE,
+            ),
             version: Metric::gauge(
                 "cadvisor_version_info",
                 "1, with the versions of kernel and operating system, and of pegel for cAdvisor's.",
@@ -180,7 +186,8 @@ fn boot_seconds(procfs: &Path) -> i64 {
 /// Processors, cores and so on (Documentation/admin-guide/cputopology.rst).
 fn counts(root: &Path) -> Vec<(Metric, f64)> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let is_cpu = |name: &str| name.strip_prefix("cpu").is_some_and(|number| uint(number.as_bytes()).is_some());
+    let is_cpu =
+        |name: &str| name.strip_prefix("cpu").is_some_and(|number| uint(number.as_bytes()).is_some());
     let cpus = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_cpu));
     let (mut online, mut cores, mut sockets) = (0_u32, BTreeSet::new(), BTreeSet::new());
     let (mut books, mut drawers) = (BTreeSet::new(), BTreeSet::new());

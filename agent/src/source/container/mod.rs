@@ -13,6 +13,7 @@ mod events;
 mod identity;
 mod machine;
 mod pass;
+mod samples;
 mod settings;
 mod source;
 mod status;

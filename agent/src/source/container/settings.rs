@@ -249,7 +249,9 @@ mod tests {
         assert!(Groups::kubelet().has(Group::Process) && !Groups::kubelet().has(Group::PerCpu));
         let mut groups: Groups = Group::ALL.iter().copied().collect();
         assert!(Group::ALL.iter().all(|group| groups.has(*group)));
-        Group::ALL.iter().for_each(|group| groups.remove(*group));
+        for group in Group::ALL {
+            groups.remove(*group);
+        }
         assert!(groups.is_empty());
     }
 }

@@ -129,7 +129,10 @@ impl Telemetry {
                 "pegel_container_unreadable_files_total",
                 "Files of cgroups that are there and could not be read.",
             ),
-            failed: counter("pegel_container_failed_passes_total", "Passes over cgroups that came to nothing."),
+            failed: counter(
+                "pegel_container_failed_passes_total",
+                "Passes over cgroups that came to nothing.",
+            ),
             registry: registry.clone(),
             said: Mutex::default(),
         }

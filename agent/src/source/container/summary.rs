@@ -81,8 +81,9 @@ impl PassReport {
     /// Counts a file that cannot be read.
     pub(super) fn note_unreadable(&mut self, path: &str, file: &CStr, error: Errno) {
         self.unreadable += 1;
-        self.first_unreadable
-            .get_or_insert_with(|| format!("cannot read {} of cgroup {path}: {error}", file.to_string_lossy()));
+        self.first_unreadable.get_or_insert_with(|| {
+            format!("cannot read {} of cgroup {path}: {error}", file.to_string_lossy())
+        });
     }
 
     /// Notes kills in a cgroup.

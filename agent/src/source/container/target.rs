@@ -43,12 +43,11 @@ pub(super) fn target(
     let mut own = vec![("instance".to_owned(), cut(instance)), ("id".to_owned(), cut(path))];
     let mut add = |name: &str, value| own.push((name.to_owned(), cut(value)));
     match known {
-        Known::Nothing => {}
         Known::Pod(pod) if settings.scheme == Scheme::Kubelet => {
             add("namespace", &pod.namespace);
             add("pod", &pod.pod);
         }
-        Known::Pod(_) => {}
+        Known::Nothing | Known::Pod(_) => {}
         Known::Id(id) => add("name", id),
         Known::Container(container) => {
             let in_kubelet = settings.scheme == Scheme::Kubelet;
@@ -114,7 +113,13 @@ mod tests {
             runtime: RuntimeKind::Containerd,
             name: "web".into(),
             image: "nginx:1".into(),
-            labels: [pair("a.b", "1"), pair("a_b", "2"), pair("long", &"ä".repeat(9_000)), pair("other", "x")].into(),
+            labels: [
+                pair("a.b", "1"),
+                pair("a_b", "2"),
+                pair("long", &"ä".repeat(9_000)),
+                pair("other", "x"),
+            ]
+            .into(),
             env: [pair("STAGE", "prod"), pair("SECRET", "x")].into(),
             pod: Some(PodIdentity {
                 namespace: "shop".into(),
@@ -136,8 +141,10 @@ mod tests {
     fn shown_as(settings: &Settings, known: Known<'_>) -> String {
         let external = Labels::new([("dc", "x")]).unwrap();
         let target = target(settings, &external, "host", "/docker/0123", known);
-        let value = |value: &str| if value.len() > 99 { format!("{} bytes", value.len()) } else { value.into() };
-        target.iter().map(|(name, v)| format!("{name}={} ", value(v))).collect()
+        let value =
+            |value: &str| if value.len() > 99 { format!("{} bytes", value.len()) } else { value.into() };
+        let shown: Vec<String> = target.iter().map(|(name, v)| format!("{name}={} ", value(v))).collect();
+        shown.concat()
     }
 
     #[test]

@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn processors_are_named_with_two_digits_or_more() {
-        for (number, name) in [(0, "cpu00"), (7, "cpu07"), (10, "cpu10"), (99, "cpu99"), (100, "cpu100"), (8191, "cpu8191")] {
+        for (number, name) in
+            [(0, "cpu00"), (7, "cpu07"), (10, "cpu10"), (99, "cpu99"), (100, "cpu100"), (8191, "cpu8191")]
+        {
             assert_eq!(cpu_label(number).as_str(), name);
         }
     }

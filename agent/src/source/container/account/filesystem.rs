@@ -14,7 +14,8 @@ use std::sync::Arc;
 /// Types of filesystems with space of their own on a device, or in memory. Those of the network are left out: asking
 /// a server that is away hangs.
 const TYPES: [&str; 13] = [
-    "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "reiserfs", "squashfs", "tmpfs", "vfat", "xfs", "zfs",
+    "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "reiserfs", "squashfs", "tmpfs", "vfat", "xfs",
+    "zfs",
 ];
 
 /// Filesystems, found in the mount table.
@@ -39,7 +40,8 @@ impl Filesystems {
     pub(in super::super) fn new(procfs: &Path, rootfs: &Path) -> Self {
         // The first process sees what the host sees, where that may be read.
         let of_first = procfs.join("1/mountinfo");
-        let mountinfo = if std::fs::read(&of_first).is_ok() { of_first } else { procfs.join("self/mountinfo") };
+        let mountinfo =
+            if std::fs::read(&of_first).is_ok() { of_first } else { procfs.join("self/mountinfo") };
         Self { mountinfo, rootfs: rootfs.to_owned(), table: Vec::new(), known: Vec::new() }
     }
 

@@ -35,7 +35,9 @@ pub(in super::super) fn emit(subject: &mut Subject<'_>, sizes: &[Box<str>], out:
                 let dir = subject.dirs.of(subject.layout, Controller::Hugetlb)?;
                 let text = subject.reader.read(dir, format!("hugetlb.{size}{kind}.{name}").as_str()).ok()?;
                 match name {
-                    "events" => lines(text).filter_map(pair).find_map(|(key, n)| (key == b"max").then_some(n)),
+                    "events" => {
+                        lines(text).filter_map(pair).find_map(|(key, n)| (key == b"max").then_some(n))
+                    }
                     _ => uint(text.trim_ascii()),
                 }
             };

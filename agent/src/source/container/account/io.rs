@@ -92,7 +92,10 @@ fn only_cfq(subject: &mut Subject<'_>, devices: &mut Devices, out: &mut Emitter<
     let metrics = subject.metrics;
     let second = 1.0 / NANOS;
     for (file, table) in [
-        (File::CfqMerged, &[("Read", &metrics.reads_merged, 1.0), ("Write", &metrics.writes_merged, 1.0)][..]),
+        (
+            File::CfqMerged,
+            &[("Read", &metrics.reads_merged, 1.0), ("Write", &metrics.writes_merged, 1.0)][..],
+        ),
         (
             File::CfqServiceTime,
             &[
@@ -107,8 +110,11 @@ fn only_cfq(subject: &mut Subject<'_>, devices: &mut Devices, out: &mut Emitter<
     }
 }
 
+/// A device by its numbers and as they are written, an operation, a value.
+type Entry<'a> = ((u64, u64), &'a [u8], &'a [u8], u64);
+
 /// A line `8:0 Read 123`; the totals of all devices are none.
-fn entry_v1(line: &[u8]) -> Option<((u64, u64), &[u8], &[u8], u64)> {
+fn entry_v1(line: &[u8]) -> Option<Entry<'_>> {
     let mut parts = fields(line);
     let (device, operation, value) = (parts.next()?, parts.next()?, parts.next()?);
     Some((device_number(device)?, device, operation, uint(value)?))

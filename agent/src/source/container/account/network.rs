@@ -87,7 +87,10 @@ pub(in super::super) fn emit(
     for line in lines(table).skip(2) {
         let Some(colon) = line.iter().rposition(|b| *b == b':') else { continue };
         let name = line[..colon].trim_ascii();
-        if IGNORED.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|it| it.eq_ignore_ascii_case(prefix))) {
+        if IGNORED
+            .iter()
+            .any(|prefix| name.get(..prefix.len()).is_some_and(|it| it.eq_ignore_ascii_case(prefix)))
+        {
             continue;
         }
         let mut columns = [0; 16];

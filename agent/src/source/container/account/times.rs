@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, Stat, fstat, statat};
 /// nothing. A directory's time changes as cgroups come and go in it, that of a file which nobody writes does not.
 /// Either is the time at which the kernel first needed to know, so that none is before `boot_seconds`.
 pub(in super::super) fn created_seconds(subject: &Subject<'_>, boot_seconds: i64) -> Option<i64> {
-    let modified = |stat: Stat| stat.st_mtime as i64;
+    let modified = |stat: Stat| stat.st_mtime;
     let of = |name| {
         subject.dirs.all().filter_map(move |dir| statat(dir, name, AtFlags::empty()).ok()).map(modified)
     };

@@ -256,8 +256,12 @@ mod tests {
 
     #[test]
     fn version_2_alone_counts_processor_time_without_a_controller() {
-        let found = layout("1 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw,nsdelegate\n", "/sys", "memory").unwrap();
-        assert_eq!((found.tree_of(Controller::CpuAcct), found.tree_of(Controller::Memory)), (Some(0), Some(0)));
+        let found = layout("1 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw,nsdelegate\n", "/sys", "memory")
+            .unwrap();
+        assert_eq!(
+            (found.tree_of(Controller::CpuAcct), found.tree_of(Controller::Memory)),
+            (Some(0), Some(0))
+        );
         assert_eq!(found.tree_of(Controller::Io), None);
     }
 

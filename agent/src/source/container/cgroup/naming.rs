@@ -26,11 +26,12 @@ impl<'a> Kind<'a> {
             return Self::Root;
         }
         let name = path.rsplit('/').next().unwrap_or_default();
-        if name.ends_with(".mount") {
+        if name.rsplit_once('.').is_some_and(|(_, unit)| unit == "mount") {
             return Self::Ignored;
         }
         let stem = name.strip_suffix(".scope").unwrap_or(name);
-        let Some(start) = stem.len().checked_sub(ID_DIGITS).filter(|start| stem.is_char_boundary(*start)) else {
+        let Some(start) = stem.len().checked_sub(ID_DIGITS).filter(|start| stem.is_char_boundary(*start))
+        else {
             return Self::Other;
         };
         let (prefix, id) = stem.split_at(start);
@@ -69,7 +70,9 @@ mod tests {
             format!("/system.slice/docker-{id}.scope"),
             format!("/machine.slice/libpod-{id}.scope"),
             format!("/libpod_parent/libpod-{id}"),
-            format!("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podx.slice/cri-containerd-{id}.scope"),
+            format!(
+                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podx.slice/cri-containerd-{id}.scope"
+            ),
             format!("/kubepods/burstable/pod12/{id}"),
             format!("/kubepods.slice/crio-{id}.scope"),
             format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{id}.scope"),
@@ -109,7 +112,13 @@ mod tests {
         let slice = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod12_ab.slice";
         assert_eq!(pod_uid(slice).as_deref(), Some("12-ab"));
         assert_eq!(pod_uid("/kubepods.slice/kubepods-pod12_ab.slice").as_deref(), Some("12-ab"));
-        for none in ["/kubepods", "/kubepods.slice/kubepods-burstable.slice", "/podman.slice", "/a-podx.slice", "/pod"] {
+        for none in [
+            "/kubepods",
+            "/kubepods.slice/kubepods-burstable.slice",
+            "/podman.slice",
+            "/a-podx.slice",
+            "/pod",
+        ] {
             assert_eq!(pod_uid(none), None, "{none}");
         }
     }

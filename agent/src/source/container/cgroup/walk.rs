@@ -17,9 +17,6 @@ const MAX_CGROUPS: usize = 50_000;
 /// The room for directory entries, in bytes: some 100 of them.
 const ENTRIES_BYTES: usize = 8 << 10;
 
-/// Directories of kernfs have as many links as subdirectories and two more, so that one with two has none.
-const LINKS_OF_A_LEAF: u64 = 2;
-
 /// What is to be done with a cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Plan {
@@ -142,7 +139,8 @@ impl<V: Visitor> Walk<'_, V> {
 
     /// Appends the names of a directory's subdirectories. One that cannot be listed has none.
     fn list(&mut self, dir: &OwnedFd) {
-        if fstat(dir).is_ok_and(|stat| stat.st_nlink as u64 == LINKS_OF_A_LEAF) {
+        // Directories of kernfs have as many links as subdirectories, and two more.
+        if fstat(dir).is_ok_and(|stat| stat.st_nlink == 2) {
             return;
         }
         let mut entries = RawDir::new(dir, self.entries.spare_capacity_mut());
