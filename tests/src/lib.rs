@@ -5,6 +5,7 @@
 
 pub mod browser;
 pub mod exporter;
+pub mod expressions;
 pub mod fault_proxy;
 pub mod http;
 pub mod oracle;
