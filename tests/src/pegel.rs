@@ -414,7 +414,7 @@ impl Agent {
                 let _ = writeln!(yaml, "host: {}", self.setup.host_yaml.as_deref().unwrap_or_default());
             }
             Some(interval) => {
-                let _ = writeln!(yaml, "host: {{interval: {}ms, job: node}}", interval.as_millis());
+                let _ = writeln!(yaml, "host: {{interval: {}ms}}", interval.as_millis());
             }
             None => yaml.push_str("host: {enabled: false}\n"),
         }

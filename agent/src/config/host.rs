@@ -1,10 +1,12 @@
 //! `host`: the machine's own metrics.
 
+use super::labels::{self, RawHostPreset};
 use crate::source::host::{CollectorKind, Filter, Paths, Pattern, Settings};
 use pegel_runtime::config::form::{FilePath, Period};
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +16,13 @@ pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// The machine's own metrics. The defaults are node_exporter's.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("x-renamed" = {"scrape_interval": "interval", "include": "collectors", "exclude": "without_collectors"}))]
+#[schemars(extend(
+    "x-renamed" = {"scrape_interval": "interval", "include": "collectors", "exclude": "without_collectors"},
+    "x-refused" = {
+        "job": "write it under `labels`: `labels: {job: …}`",
+        "instance": "write it under `labels`: `labels: {instance: …}`"
+    }
+))]
 pub struct RawHost {
     /// Whether the host is read.
     pub enabled: bool,
@@ -28,10 +36,11 @@ pub struct RawHost {
     pub collector_timeout: Period,
     /// The longest that one mount holds up the filesystem collector; at most half its time is used.
     pub mount_timeout: Period,
-    /// The label `job`.
-    pub job: String,
-    /// The label `instance`; without it the host's name.
-    pub instance: Option<String>,
+    /// For whose dashboards and rules the series are labelled.
+    pub preset: RawHostPreset,
+    /// Labels of the series, `job`, `instance` and any other: in place of the preset's and of `external_labels`. One
+    /// that is empty is taken away. `instance` is the host's name without it.
+    pub labels: BTreeMap<String, String>,
     /// Where procfs is mounted.
     pub procfs: FilePath,
     /// Where sysfs is mounted.
@@ -80,8 +89,8 @@ impl Default for RawHost {
             without_collectors: Vec::new(),
             collector_timeout: Period(settings.collector_timeout),
             mount_timeout: Period(settings.mount_timeout),
-            job: settings.job,
-            instance: settings.instance,
+            preset: RawHostPreset::default(),
+            labels: BTreeMap::new(),
             procfs: path(settings.paths.procfs),
             sysfs: path(settings.paths.sysfs),
             rootfs: path(settings.paths.rootfs),
@@ -120,9 +129,6 @@ impl RawHost {
                 "name one, or set host.enabled: false",
             );
         }
-        if self.job.is_empty() {
-            mistakes.at(&path.key("job"), "is empty", "use a name such as `node`");
-        }
         let defaults = Settings::default();
         let settings = Settings {
             paths: Paths {
@@ -135,8 +141,7 @@ impl RawHost {
             interval: self.interval.0,
             collector_timeout: self.collector_timeout.0,
             mount_timeout: self.mount_timeout.0,
-            job: self.job.clone(),
-            instance: self.instance.clone(),
+            labels: labels::resolve(self.preset, &self.labels, path, mistakes),
             cpu_guest: self.cpu_guest,
             stat_softirq: self.softirqs,
             netdev_devices: self.network_devices.resolve(

@@ -44,6 +44,10 @@ fn a_full_file_is_resolved() {
     assert!(!host.mount_points.passes("/boot/efi") && host.mount_points.passes("/proc"));
     assert!(host.disk_devices.passes("sda") && !host.disk_devices.passes("sda1"));
     assert!(host.netdev_devices.passes("eth0") && !host.netdev_devices.passes("lo"));
+    let target = host.labels.target(&[("instance", "this-machine")], &settings.external_labels);
+    let agent = format!("{}-agent", rustix::system::uname().nodename().to_string_lossy());
+    let target: Vec<_> = target.iter().collect();
+    assert_eq!(target, [("instance", "web-1"), ("job", "node-exporter"), ("pod", &agent)]);
     let job = &settings.scrape.jobs[0];
     assert_eq!((job.interval, job.timeout), (Duration::from_secs(5), Duration::from_secs(5)));
     assert_eq!(job.targets.len(), 2);

@@ -33,8 +33,8 @@ struct Slot {
 }
 
 impl HostSource {
-    /// Makes the source. Nothing is read yet. Labels of the target are `job`, `instance` and `external`, which do
-    /// not override the first two.
+    /// Makes the source. Nothing is read yet. Labels of the target are those of the settings, the host's name
+    /// as `instance`, and `external`, which override none of them.
     pub fn new(settings: Settings, external: &Labels, system: &Arc<dyn System>) -> Self {
         let setup = Setup {
             paths: &settings.paths,
@@ -49,12 +49,10 @@ impl HostSource {
             hung: false,
         };
         let slots = settings.collectors.iter().map(slot).collect();
-        let instance = settings.instance.clone().unwrap_or_else(|| system.uname().nodename);
-        let own = [("job", settings.job.as_str()), ("instance", &instance)];
-        let rest = external.iter().filter(|(name, _)| !matches!(*name, "job" | "instance"));
-        let target = Labels::new(own.into_iter().chain(rest)).expect("target labels are unique");
+        let instance = system.uname().nodename;
+        let target = settings.labels.target(&[("instance", &instance)], external);
         Self {
-            target: Arc::new(target),
+            target,
             lane: Lane::new("pegel-host"),
             slots,
             scrape: 0,

@@ -2,6 +2,8 @@
 
 use super::CollectorKind;
 use super::filter::{Filter, Pattern};
+use crate::source::labels::{Preset, TargetLabels};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,10 +58,8 @@ pub struct Settings {
     pub collector_timeout: Duration,
     /// The longest that one mount holds up the filesystem collector; at most half the collector's time is used.
     pub mount_timeout: Duration,
-    /// The label `job`.
-    pub job: String,
-    /// The label `instance`; none for the host's name.
-    pub instance: Option<String>,
+    /// The target's labels; `instance` is the host's name unless they say otherwise.
+    pub labels: TargetLabels,
     /// `node_cpu_guest_seconds_total`.
     pub cpu_guest: bool,
     /// `node_softirqs_total` (`collector.stat.softirq`).
@@ -88,8 +88,7 @@ impl Default for Settings {
             interval: DEFAULT_INTERVAL,
             collector_timeout: DEFAULT_COLLECTOR_TIMEOUT,
             mount_timeout: DEFAULT_MOUNT_TIMEOUT,
-            job: "node".into(),
-            instance: None,
+            labels: TargetLabels::new(Preset::NODE_MIXIN, BTreeMap::new()),
             cpu_guest: true,
             stat_softirq: false,
             netdev_netlink: true,
