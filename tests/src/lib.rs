@@ -4,10 +4,12 @@
 //! `tests/backends/backend`; a suite whose backend can't be had says so and is skipped.
 
 pub mod browser;
+pub mod docker;
 pub mod exporter;
 pub mod expressions;
 pub mod fault_proxy;
 pub mod http;
+pub mod machine;
 pub mod oracle;
 pub mod pegel;
 pub mod process;
