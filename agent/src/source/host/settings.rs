@@ -66,6 +66,10 @@ pub struct Settings {
     pub stat_softirq: bool,
     /// Network counters by netlink, which knows `receive_nohandler`, rather than from `/proc/net/dev`.
     pub netdev_netlink: bool,
+    /// ARP entries by netlink rather than from `/proc/net/arp` (`collector.arp.netlink`).
+    pub arp_netlink: bool,
+    /// Interfaces whose ARP entries are counted (`collector.arp.device-include`, `-exclude`).
+    pub arp_devices: Filter,
     /// Network interfaces (`collector.netdev.device-include`, `-exclude`).
     pub netdev_devices: Filter,
     /// Block devices (`collector.diskstats.device-include`, `-exclude`).
@@ -92,6 +96,8 @@ impl Default for Settings {
             cpu_guest: true,
             stat_softirq: false,
             netdev_netlink: true,
+            arp_netlink: true,
+            arp_devices: Filter::default(),
             netdev_devices: Filter::default(),
             disk_devices: Filter::excluding(Pattern::default_disks()),
             mount_points: Filter::excluding(Pattern::default_mount_points()),
