@@ -2,11 +2,9 @@
 
 use crate::servers::{Servers, World};
 use pegel_tests::expressions::{Expression, selectors};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Labels that pegel's aggregator adds to everything, beside those that a scraper would.
-const ADDED: [&str; 2] = ["tenant", "node"];
 /// How far back is evaluated: what was read by then has been sent and written on both sides.
 const SETTLED_SECONDS: f64 = 2.0;
 
@@ -143,19 +141,17 @@ fn answer(data: Result<serde_json::Value, String>, world: World) -> Answer {
     if series.is_empty() { Answer::Empty } else { Answer::Data(series) }
 }
 
+/// A series' labels as text, without `tenant` and `node`, which pegel's aggregator adds to everything.
 fn labels(metric: &serde_json::Value, world: World) -> String {
-    let mut metric = metric.clone();
-    let labels = metric.as_object_mut().expect("labels");
-    for name in ADDED {
-        // Where the scraper gives the node too, it has to be the same.
-        if name != "node"
-            || world == World::StandAlone
-            || labels.get("job").is_none_or(|job| job != "kubelet")
-        {
-            labels.remove(name);
-        }
-    }
-    metric.to_string()
+    let labels: BTreeMap<String, String> = serde_json::from_value(metric.clone()).expect("labels");
+    // Where the scraper gives the node too, it has to be the same.
+    let gives_node = world == World::Kubernetes && labels.get("job").is_some_and(|job| job == "kubelet");
+    let labels = labels.iter().filter(|(name, _)| match name.as_str() {
+        "tenant" => false,
+        "node" => gives_node,
+        _ => true,
+    });
+    labels.map(|(name, value)| format!("{name}={value:?}")).collect::<Vec<_>>().join(",")
 }
 
 /// The metric that a selector names, or nothing.
