@@ -44,7 +44,10 @@ impl OwnProcess {
                 "The most virtual memory that the agent may have, in bytes.",
             ),
             open_files: gauge("process_open_fds", "Open file descriptors of the agent."),
-            open_files_max: gauge("process_max_fds", "The most file descriptors that the agent may have open."),
+            open_files_max: gauge(
+                "process_max_fds",
+                "The most file descriptors that the agent may have open.",
+            ),
             started: gauge(
                 "process_start_time_seconds",
                 "When the agent began, in seconds since the Unix epoch.",
