@@ -7,31 +7,44 @@
 
 mod adjtimex;
 mod arp;
+mod buddyinfo;
 mod build_info;
+mod cgroups;
 mod conntrack;
 mod cpu;
+mod cpu_vulnerabilities;
 mod diskstats;
 mod entropy;
 mod filefd;
 mod filesystem;
 mod filter;
+mod interrupts;
+mod ipvs;
 mod kernel_hung;
+mod ksmd;
 mod links;
+mod lnstat;
 mod loadavg;
 mod meminfo;
 mod mounts;
 mod netdev;
 mod netlink;
 mod netstat;
+mod nfs;
+mod nfsd;
 mod os;
 mod pressure;
+mod rpc;
 mod schedstat;
 mod scrape;
+mod selinux;
 mod settings;
 mod sockstat;
+mod softirqs;
 mod softnet;
 mod stat;
 mod summary;
+mod swap;
 mod system;
 mod task;
 mod time;
@@ -41,6 +54,7 @@ mod udev;
 mod udp_queues;
 mod uname;
 mod vmstat;
+mod xfrm;
 
 #[cfg(test)]
 mod tests;
@@ -135,10 +149,16 @@ macro_rules! collectors {
 collectors! {
     /// Entries of the ARP table.
     Arp arp on;
+    /// Free blocks of memory by their size.
+    Buddyinfo buddyinfo off;
+    /// How many control groups there are.
+    Cgroups cgroups off;
     /// Connection tracking.
     Conntrack conntrack on;
     /// Processor time, throttling, isolation.
     Cpu cpu on;
+    /// What processors are vulnerable to.
+    CpuVulnerabilities cpu_vulnerabilities off;
     /// Block devices.
     Diskstats diskstats on;
     /// The kernel's entropy pool.
@@ -147,8 +167,16 @@ collectors! {
     Filefd filefd on;
     /// Space and inodes of mounted filesystems.
     Filesystem filesystem on;
+    /// Interrupts by processor and source.
+    Interrupts interrupts off;
+    /// The IP virtual server.
+    Ipvs ipvs on;
     /// Tasks that the kernel found hanging.
     KernelHung kernel_hung on;
+    /// Merging of equal pages.
+    Ksmd ksmd off;
+    /// Caches of the network.
+    Lnstat lnstat off;
     /// Load averages.
     Loadavg loadavg on;
     /// Memory.
@@ -157,18 +185,28 @@ collectors! {
     Netdev netdev on;
     /// Protocol counters.
     Netstat netstat on;
+    /// The client of NFS.
+    Nfs nfs on;
+    /// The server of NFS.
+    Nfsd nfsd on;
     /// The operating system's name and version.
     Os os on;
     /// Pressure stall information.
     Pressure pressure on;
     /// How long processors ran tasks, and tasks waited for them.
     Schedstat schedstat on;
+    /// SELinux's mode.
+    Selinux selinux on;
     /// Sockets in use.
     Sockstat sockstat on;
+    /// Soft interrupts by processor.
+    Softirqs softirqs off;
     /// What processors did with received packets.
     Softnet softnet on;
     /// Interrupts, context switches, forks, boot time.
     Stat stat on;
+    /// Swap areas.
+    Swap swap off;
     /// The clock, its zone and sources.
     Time time on;
     /// How the kernel disciplines its clock.
@@ -179,4 +217,6 @@ collectors! {
     Uname uname on;
     /// Paging and out-of-memory kills.
     Vmstat vmstat on;
+    /// IPsec's errors.
+    Xfrm xfrm off;
 }

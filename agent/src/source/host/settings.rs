@@ -66,6 +66,10 @@ pub struct Settings {
     pub stat_softirq: bool,
     /// Network counters by netlink, which knows `receive_nohandler`, rather than from `/proc/net/dev`.
     pub netdev_netlink: bool,
+    /// Interrupts, as `NAME;INFO;DEVICES` (`collector.interrupts.name-include`, `-exclude`).
+    pub interrupts: Filter,
+    /// Whether interrupts that never came are told (`collector.interrupts.include-zeros`).
+    pub interrupts_zeros: bool,
     /// ARP entries by netlink rather than from `/proc/net/arp` (`collector.arp.netlink`).
     pub arp_netlink: bool,
     /// Interfaces whose ARP entries are counted (`collector.arp.device-include`, `-exclude`).
@@ -96,6 +100,8 @@ impl Default for Settings {
             cpu_guest: true,
             stat_softirq: false,
             netdev_netlink: true,
+            interrupts: Filter::default(),
+            interrupts_zeros: true,
             arp_netlink: true,
             arp_devices: Filter::default(),
             netdev_devices: Filter::default(),
