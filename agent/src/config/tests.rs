@@ -42,6 +42,9 @@ fn a_full_file_is_resolved() {
     assert_eq!(settings.external_labels.value("site"), Some("hall-3"));
     let host = settings.host.unwrap();
     assert!(!host.collectors.contains(&source::host::CollectorKind::Netstat));
+    let own = source::host::CollectorKind::Filesystem;
+    assert_eq!((host.intervals[&own], host.timeouts[&own]), (Duration::from_mins(1), Duration::from_secs(5)));
+    assert_eq!((host.intervals.len(), host.timeouts.len(), host.cpu_guest), (2, 1, false));
     assert!(!host.mount_points.passes("/boot/efi") && host.mount_points.passes("/proc"));
     assert!(host.disk_devices.passes("sda") && !host.disk_devices.passes("sda1"));
     assert!(host.netdev_devices.passes("eth0") && !host.netdev_devices.passes("lo"));

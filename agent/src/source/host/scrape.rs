@@ -2,6 +2,7 @@
 
 use super::emit::{Metric, Segment};
 use super::lane::{Lane, Limits, Round};
+use super::settings::scrape_limit;
 use super::task::{Done, ScrapeMetrics, Task};
 use super::{CollectorKind, Settings, Setup, System, build_info};
 use crate::source::render;
@@ -124,7 +125,10 @@ impl HostSource {
             task.prepare(*scrape);
             Some((key, task))
         }));
-        Limits { job: settings.collector_limit(), deadline: now + settings.scrape_limit() }
+        Limits {
+            job: settings.collector_timeout.min(scrape_limit(settings.interval)),
+            deadline: now + scrape_limit(settings.interval),
+        }
     }
 
     fn check(&mut self, limits: Limits) -> Round {
