@@ -7,7 +7,7 @@ use super::{CollectError, Collector, Setup};
 
 struct Cgroups {
     file: PolledFile,
-    cgroups: Metric,
+    groups: Metric,
     enabled: Metric,
     /// The controllers, by their line.
     controllers: Vec<Box<str>>,
@@ -19,7 +19,7 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
         |name: &str, help: &str| Metric::gauge(&format!("node_cgroups_{name}"), help, &["subsys_name"]);
     Box::new(Cgroups {
         file: PolledFile::new(setup.paths.procfs.join("cgroups")),
-        cgroups: gauge("cgroups", "Control groups of the controller."),
+        groups: gauge("cgroups", "Control groups of the controller."),
         enabled: gauge("enabled", "1 if the controller is enabled, 0 if not."),
         controllers: Vec::new(),
     })
@@ -43,7 +43,7 @@ impl Collector for Cgroups {
                 self.controllers.push(label(name));
             }
             let controller = &*self.controllers[place];
-            out.emit(&self.cgroups, &[controller], cgroups as f64);
+            out.emit(&self.groups, &[controller], cgroups as f64);
             out.emit(&self.enabled, &[controller], enabled as f64);
         }
         Ok(())

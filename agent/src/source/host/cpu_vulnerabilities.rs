@@ -79,8 +79,8 @@ fn listed(dir: &PathBuf) -> Vec<Vulnerability> {
 /// The state, and what is said behind its first word.
 fn parse(text: &[u8]) -> (&'static str, Box<str>) {
     let begins =
-        |state: &&str| text.get(..state.len()).is_some_and(|t| t.eq_ignore_ascii_case(state.as_bytes()));
-    match STATES.iter().position(|state| begins(&state)) {
+        |state: &str| text.get(..state.len()).is_some_and(|t| t.eq_ignore_ascii_case(state.as_bytes()));
+    match STATES.iter().position(|state| begins(state)) {
         Some(NOT_AFFECTED) => (STATES[NOT_AFFECTED], Box::default()),
         Some(at) => {
             let words: Vec<&[u8]> = fields(text).skip(1).collect();

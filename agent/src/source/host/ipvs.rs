@@ -4,8 +4,12 @@ use super::emit::{Emitter, Metric};
 use super::file::{Content, PolledFile};
 use super::text::{fields, hex, label, lines, uint};
 use super::{CollectError, Collector, Setup};
+use pegel_proto::metrics::Series;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 const TOTALS: [(&str, &str); 5] = [
     ("connections", "Connections made."),
@@ -15,9 +19,46 @@ const TOTALS: [(&str, &str); 5] = [
     ("outgoing_bytes", "Bytes sent."),
 ];
 
-/// The labels of a backend.
-const LABELS: [&str; 6] =
-    ["local_address", "local_mark", "local_port", "proto", "remote_address", "remote_port"];
+/// A label of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendLabel {
+    /// The service's address; empty for one by a firewall mark.
+    LocalAddress,
+    /// The firewall mark.
+    LocalMark,
+    /// The service's port; 0 for one by a firewall mark.
+    LocalPort,
+    /// `TCP`, `UDP`, `SCTP`, or `FWM` for a firewall mark.
+    Proto,
+    /// The backend's address.
+    RemoteAddress,
+    /// The backend's port.
+    RemotePort,
+}
+
+impl BackendLabel {
+    /// All of them.
+    pub(super) const ALL: [Self; 6] = [
+        Self::LocalAddress,
+        Self::LocalMark,
+        Self::LocalPort,
+        Self::Proto,
+        Self::RemoteAddress,
+        Self::RemotePort,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::LocalAddress => "local_address",
+            Self::LocalMark => "local_mark",
+            Self::LocalPort => "local_port",
+            Self::Proto => "proto",
+            Self::RemoteAddress => "remote_address",
+            Self::RemotePort => "remote_port",
+        }
+    }
+}
 
 /// What a backend's line says, in the order of its columns.
 const STATES: [(&str, &str); 3] = [
@@ -33,9 +74,15 @@ struct Ipvs {
     totals_file: PolledFile,
     totals: Vec<Metric>,
     file: PolledFile,
+    backends: Backends,
+}
+
+struct Backends {
+    labels: Vec<BackendLabel>,
     states: Vec<Metric>,
-    backends: Vec<Backend>,
-    sums: Vec<[u64; STATES.len()]>,
+    known: Vec<Backend>,
+    /// The numbers, and whose series they are: a service may be listed twice, and not all labels are wanted.
+    slots: Vec<Slot>,
 }
 
 /// A backend, by its place.
@@ -43,24 +90,31 @@ struct Backend {
     /// The first columns of the lines of its service and its own.
     service: Box<[u8]>,
     address: Box<[u8]>,
-    labels: [Box<str>; LABELS.len()],
-    /// Where its numbers are added up: a service may be listed twice.
+    /// The values of all labels.
+    values: [Box<str>; BackendLabel::ALL.len()],
     slot: usize,
+}
+
+struct Slot {
+    series: Vec<Arc<Series>>,
+    sums: [u64; STATES.len()],
 }
 
 /// Makes the collector.
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
     let total = |(name, help): &(&str, &str)| Metric::counter(&format!("node_ipvs_{name}_total"), help, &[]);
-    let state =
-        |(name, help): &(&str, &str)| Metric::gauge(&format!("node_ipvs_backend_{name}"), help, &LABELS);
+    let state = |(name, help): &(&str, &str)| Metric::gauge(&format!("node_ipvs_backend_{name}"), help, &[]);
     let file = |name: &str| PolledFile::new(setup.paths.procfs.join("net").join(name));
     Box::new(Ipvs {
         totals_file: file("ip_vs_stats"),
         totals: TOTALS.iter().map(total).collect(),
         file: file("ip_vs"),
-        states: STATES.iter().map(state).collect(),
-        backends: Vec::new(),
-        sums: Vec::new(),
+        backends: Backends {
+            labels: setup.settings.ipvs_backend_labels.clone(),
+            states: STATES.iter().map(state).collect(),
+            known: Vec::new(),
+            slots: Vec::new(),
+        },
     })
 }
 
@@ -76,68 +130,101 @@ impl Collector for Ipvs {
             let total = total.ok_or_else(|| text.bad("five hexadecimal numbers are expected", line))?;
             out.emit(metric, &[], total as f64);
         }
-        let text = self.file.read()?;
-        read_backends(text, &mut self.backends, &mut self.sums)?;
-        let mut shown = 0;
-        for Backend { labels, slot, .. } in &self.backends {
-            if *slot == shown {
-                let labels: [&str; LABELS.len()] = std::array::from_fn(|at| &*labels[at]);
-                for (metric, sum) in self.states.iter().zip(self.sums[shown]) {
-                    out.emit(metric, &labels, sum as f64);
-                }
-                shown += 1;
+        self.backends.read(self.file.read()?)?;
+        for Slot { series, sums } in &self.backends.slots {
+            for (series, sum) in series.iter().zip(sums) {
+                out.emit_series(series, *sum as f64);
             }
         }
         Ok(())
     }
 }
 
-/// Takes the backends over, and adds their numbers up.
-fn read_backends(
-    text: Content<'_>,
-    backends: &mut Vec<Backend>,
-    sums: &mut Vec<[u64; STATES.len()]>,
-) -> Result<(), CollectError> {
-    sums.clear();
-    let mut service: Option<&[u8]> = None;
-    let mut place = 0;
-    for line in lines(text.bytes) {
-        let mut columns = fields(line);
-        let (kind, address) = (columns.next().unwrap_or_default(), columns.next().unwrap_or_default());
-        match kind {
-            b"->" if address == b"RemoteAddress:Port" => {}
-            b"->" => {
-                let service = service.ok_or_else(|| text.bad("a backend belongs to no service", line))?;
-                let mut numbers = fields(line).skip(WEIGHT).map(uint);
-                let mut values = [0; STATES.len()];
-                for value in &mut values {
-                    let number = numbers.next().flatten();
-                    *value = number.ok_or_else(|| text.bad("weight and connections are expected", line))?;
+impl Backends {
+    /// Takes the backends over, and adds their numbers up.
+    fn read(&mut self, text: Content<'_>) -> Result<(), CollectError> {
+        let mut service: Option<&[u8]> = None;
+        let mut numbers = Vec::with_capacity(self.known.len());
+        let mut changed = false;
+        for line in lines(text.bytes) {
+            let mut columns = fields(line);
+            let (kind, address) = (columns.next().unwrap_or_default(), columns.next().unwrap_or_default());
+            match kind {
+                b"->" if address == b"RemoteAddress:Port" => {}
+                b"->" => {
+                    let service = service.ok_or_else(|| text.bad("a backend belongs to no service", line))?;
+                    let mut values = [0; STATES.len()];
+                    for (value, column) in
+                        values.iter_mut().zip(fields(line).skip(WEIGHT).chain([&[][..]; 3]))
+                    {
+                        *value = uint(column)
+                            .ok_or_else(|| text.bad("weight and connections are expected", line))?;
+                    }
+                    let is_it = |known: &Backend| *known.service == *service && *known.address == *address;
+                    if !self.known.get(numbers.len()).is_some_and(is_it) {
+                        let backend = Backend::new(service, address);
+                        let backend =
+                            backend.ok_or_else(|| text.bad("an address and a port are expected", line))?;
+                        self.known.truncate(numbers.len());
+                        self.known.push(backend);
+                        changed = true;
+                    }
+                    numbers.push(values);
                 }
-                let is_it = |known: &Backend| *known.service == *service && *known.address == *address;
-                if !backends.get(place).is_some_and(is_it) {
-                    backends.truncate(place);
-                    let backend = Backend::new(service, address);
-                    backends
-                        .push(backend.ok_or_else(|| text.bad("an address and a port are expected", line))?);
-                    number_slots(backends);
-                }
-                let slot = backends[place].slot;
-                if slot == sums.len() {
-                    sums.push([0; STATES.len()]);
-                }
-                for (sum, value) in sums[slot].iter_mut().zip(values) {
-                    *sum = sum.wrapping_add(value);
-                }
-                place += 1;
+                b"TCP" | b"UDP" | b"SCTP" | b"FWM" => service = Some(first_columns(line, kind, address)),
+                // The headings.
+                _ => {}
             }
-            b"TCP" | b"UDP" | b"SCTP" | b"FWM" => service = Some(first_columns(line, kind, address)),
-            // The headings.
-            _ => {}
+        }
+        if changed || self.known.len() != numbers.len() {
+            self.known.truncate(numbers.len());
+            self.find_slots();
+        }
+        for slot in &mut self.slots {
+            slot.sums = [0; STATES.len()];
+        }
+        for (backend, values) in self.known.iter().zip(numbers) {
+            for (sum, value) in self.slots[backend.slot].sums.iter_mut().zip(values) {
+                *sum = sum.wrapping_add(value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives backends with the same labels the same slot. A slot that was there keeps its series.
+    fn find_slots(&mut self) {
+        let mut before: HashMap<_, _> = self.slots.drain(..).map(|slot| (key(&slot), slot)).collect();
+        let mut places = HashMap::new();
+        for backend in &mut self.known {
+            let labels: Vec<_> = self
+                .labels
+                .iter()
+                .map(|label| (label.name(), backend.values[*label as usize].clone()))
+                .collect();
+            let next = self.slots.len();
+            backend.slot = *places.entry(labels.clone()).or_insert(next);
+            if backend.slot == next {
+                let values: Vec<_> = labels.iter().map(|(_, value)| value.clone()).collect();
+                let slot = before.remove(&values).unwrap_or_else(|| Slot {
+                    series: self
+                        .states
+                        .iter()
+                        .map(|metric| {
+                            metric.series_with(labels.iter().cloned()).expect("each label is named once")
+                        })
+                        .collect(),
+                    sums: [0; STATES.len()],
+                });
+                self.slots.push(slot);
+            }
         }
     }
-    backends.truncate(place);
-    Ok(())
+}
+
+/// The values of a slot's labels.
+fn key(slot: &Slot) -> Vec<Box<str>> {
+    let labels = slot.series.first().into_iter().flat_map(|series| series.labels().iter());
+    labels.skip(1).map(|(_, value)| value.into()).collect()
 }
 
 /// The part of a line that its first two columns are.
@@ -147,29 +234,19 @@ fn first_columns<'a>(line: &'a [u8], first: &[u8], second: &[u8]) -> &'a [u8] {
     &line[..start + gap + second.len()]
 }
 
-/// Gives backends with the same labels the same slot.
-fn number_slots(backends: &mut [Backend]) {
-    let mut slots = HashMap::with_capacity(backends.len());
-    for backend in backends {
-        let next = slots.len();
-        backend.slot = *slots.entry(backend.labels.clone()).or_insert(next);
-    }
-}
-
 impl Backend {
     fn new(service: &[u8], address: &[u8]) -> Option<Self> {
         let mut columns = fields(service);
         let (proto, local) = (columns.next()?, columns.next()?);
         let (remote_address, remote_port) = address_and_port(address)?;
-        let (local_address, local_port, mark) = match proto {
-            b"FWM" => (Box::default(), "0".into(), label(local)),
-            _ => {
-                let (address, port) = address_and_port(local)?;
-                (address, port, Box::default())
-            }
+        let (local_address, local_port, mark) = if proto == b"FWM" {
+            (Box::default(), "0".into(), label(local))
+        } else {
+            let (address, port) = address_and_port(local)?;
+            (address, port, Box::default())
         };
-        let labels = [local_address, mark, local_port, label(proto), remote_address, remote_port];
-        Some(Self { service: service.into(), address: address.into(), labels, slot: 0 })
+        let values = [local_address, mark, local_port, label(proto), remote_address, remote_port];
+        Some(Self { service: service.into(), address: address.into(), values, slot: 0 })
     }
 }
 

@@ -70,6 +70,7 @@ use std::sync::Arc;
 pub use super::reading::CollectError;
 pub use adjtimex::ClockState;
 pub use filter::{BadPattern, Filter, Pattern};
+pub use ipvs::BackendLabel;
 pub use netlink::{Netlink, NetlinkProtocol};
 pub use scrape::HostSource;
 pub use settings::{Paths, Settings};

@@ -1,7 +1,7 @@
 //! What can be set about the host source.
 
-use super::CollectorKind;
 use super::filter::{Filter, Pattern};
+use super::{BackendLabel, CollectorKind};
 use crate::source::labels::{Preset, TargetLabels};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -70,6 +70,8 @@ pub struct Settings {
     pub stat_softirq: bool,
     /// Network counters by netlink, which knows `receive_nohandler`, rather than from `/proc/net/dev`.
     pub netdev_netlink: bool,
+    /// The labels of IPVS's backends, sorted, each once (`collector.ipvs.backend-labels`).
+    pub ipvs_backend_labels: Vec<BackendLabel>,
     /// Interrupts, as `NAME;INFO;DEVICES` (`collector.interrupts.name-include`, `-exclude`).
     pub interrupts: Filter,
     /// Whether interrupts that never came are told (`collector.interrupts.include-zeros`).
@@ -106,6 +108,7 @@ impl Default for Settings {
             cpu_guest: true,
             stat_softirq: false,
             netdev_netlink: true,
+            ipvs_backend_labels: BackendLabel::ALL.to_vec(),
             interrupts: Filter::default(),
             interrupts_zeros: true,
             arp_netlink: true,
