@@ -33,6 +33,7 @@ mod netstat;
 mod nfs;
 mod nfsd;
 mod os;
+mod own_process;
 mod pressure;
 mod rpc;
 mod schedstat;
