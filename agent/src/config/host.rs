@@ -136,6 +136,7 @@ impl RawHost {
                 sysfs: self.sysfs.0.clone(),
                 rootfs: self.rootfs.0.clone(),
                 udev_data: self.udev_data.0.clone(),
+                ..Paths::default()
             },
             collectors: names,
             interval: self.interval.0,

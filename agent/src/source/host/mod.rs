@@ -7,22 +7,26 @@
 
 mod build_info;
 mod cpu;
+mod dbus;
 mod diskstats;
 mod filefd;
 mod filesystem;
 mod filter;
 mod loadavg;
+mod logind;
 mod meminfo;
 mod mounts;
 mod netdev;
 mod netlink;
 mod netstat;
 mod pressure;
+mod processes;
 mod scrape;
 mod settings;
 mod stat;
 mod summary;
 mod system;
+mod systemd;
 mod task;
 mod time;
 mod topology;
@@ -46,6 +50,7 @@ pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
 pub use summary::{MachineSummary, machine_summary};
 pub use system::{FsUsage, KernelSystem, System, UnameInfo, Zone};
+pub use systemd::SystemdSettings;
 
 /// What reads one part of the host.
 trait Collector: Send {
@@ -114,6 +119,8 @@ collectors! {
     Filesystem filesystem on;
     /// Load averages.
     Loadavg loadavg on;
+    /// Sessions of logind.
+    Logind logind off;
     /// Memory.
     Meminfo meminfo on;
     /// Network interfaces.
@@ -122,8 +129,12 @@ collectors! {
     Netstat netstat on;
     /// Pressure stall information.
     Pressure pressure on;
+    /// Processes and threads, by their state.
+    Processes processes off;
     /// Interrupts, context switches, forks, boot time.
     Stat stat on;
+    /// Units of systemd.
+    Systemd systemd off;
     /// The clock, its zone and sources.
     Time time on;
     /// Kernel and host name.

@@ -18,13 +18,13 @@ mod oracle;
 
 /// A host whose calls answer what the test says.
 #[derive(Clone)]
-struct FixedSystem {
+pub(super) struct FixedSystem {
     /// Paths whose `statfs` waits until the test lets go.
     hanging: Arc<parking_lot::Mutex<BTreeMap<PathBuf, Receiver<()>>>>,
 }
 
 impl FixedSystem {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { hanging: Arc::default() }
     }
 
@@ -103,7 +103,13 @@ impl Tree {
     fn settings(&self) -> Settings {
         let at = |name: &str| self.dir.path().join(name);
         Settings {
-            paths: Paths { procfs: at("proc"), sysfs: at("sys"), rootfs: "/".into(), udev_data: at("udev") },
+            paths: Paths {
+                procfs: at("proc"),
+                sysfs: at("sys"),
+                rootfs: "/".into(),
+                udev_data: at("udev"),
+                system_bus: at("run/bus"),
+            },
             netdev_netlink: false,
             ..Settings::default()
         }
@@ -114,13 +120,13 @@ impl Tree {
     }
 }
 
-fn source(settings: Settings, system: impl System) -> HostSource {
+pub(super) fn source(settings: Settings, system: impl System) -> HostSource {
     let system: Arc<dyn System> = Arc::new(system);
     HostSource::new(settings, &Labels::default(), &system)
 }
 
 /// A block's samples by their text form, as `name{a="b"}`.
-fn samples(block: &Block) -> BTreeMap<String, f64> {
+pub(super) fn samples(block: &Block) -> BTreeMap<String, f64> {
     let text = render::text(std::slice::from_ref(block), render::WhichLabels::Own);
     let sample = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
@@ -129,7 +135,7 @@ fn samples(block: &Block) -> BTreeMap<String, f64> {
     text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
 }
 
-fn success(samples: &BTreeMap<String, f64>, collector: &str) -> f64 {
+pub(super) fn success(samples: &BTreeMap<String, f64>, collector: &str) -> f64 {
     samples[&format!("node_scrape_collector_success{{collector=\"{collector}\"}}")]
 }
 
