@@ -67,6 +67,14 @@ impl Pattern {
         }
     }
 
+    /// The same pattern, but it has to match a whole name.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        let anchored = format!("^(?:{})$", self.as_str());
+        // What is a regular expression by itself is one in a group, too.
+        Self::parse(&anchored).unwrap_or_else(|_| self.clone())
+    }
+
     /// Partitions, RAM disks, loop devices and floppies: excluded by default.
     pub fn default_disks() -> Self {
         Self(Kind::BuiltIn(DISKS, is_default_disk))

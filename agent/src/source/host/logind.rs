@@ -3,7 +3,7 @@
 use super::dbus::{Call, Connection, Owned, Property, Route, Service};
 use super::emit::{Emitter, Metric};
 use super::systemd::answer_limit;
-use super::{CollectError, Collector, Setup};
+use super::{CollectError, Collector, CollectorKind, Setup};
 use std::io;
 
 const BUS_NAME: &str = "org.freedesktop.login1";
@@ -22,7 +22,7 @@ struct Logind {
 
 /// Makes the collector.
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
-    let limit = answer_limit(setup);
+    let limit = answer_limit(setup, CollectorKind::Logind);
     Box::new(Logind {
         service: Service::new(setup.paths.system_bus.clone(), Route::Bus(BUS_NAME), limit),
         sessions: Metric::gauge(

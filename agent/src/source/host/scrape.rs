@@ -1,8 +1,8 @@
 //! The host source: scrapes on a schedule, made of the collectors' segments.
 
 use super::emit::{Metric, Segment};
-use super::file::SharedFile;
 use super::lane::{Lane, Limits, Round};
+use super::settings::scrape_limit;
 use super::task::{Done, ScrapeMetrics, Task};
 use super::{CollectorKind, Settings, Setup, System, build_info};
 use crate::source::render;
@@ -36,12 +36,7 @@ impl HostSource {
     /// Makes the source. Nothing is read yet. Labels of the target are those of the settings, the host's name
     /// as `instance`, and `external`, which override none of them.
     pub fn new(settings: Settings, external: &Labels, system: &Arc<dyn System>) -> Self {
-        let setup = Setup {
-            paths: &settings.paths,
-            settings: &settings,
-            system,
-            stat: Arc::new(SharedFile::new(settings.paths.procfs.join("stat"))),
-        };
+        let setup = Setup::new(&settings, system);
         let slot = |kind: &CollectorKind| Slot {
             kind: *kind,
             task: Some(Box::new(Task::new(*kind, kind.build(&setup)))),
@@ -130,7 +125,10 @@ impl HostSource {
             task.prepare(*scrape);
             Some((key, task))
         }));
-        Limits { job: settings.collector_limit(), deadline: now + settings.scrape_limit() }
+        Limits {
+            job: settings.collector_timeout.min(scrape_limit(settings.interval)),
+            deadline: now + scrape_limit(settings.interval),
+        }
     }
 
     fn check(&mut self, limits: Limits) -> Round {

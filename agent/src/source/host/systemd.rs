@@ -4,7 +4,7 @@
 
 use super::dbus::{Call, Connection, Owned, Property, Refusal, Route, Service};
 use super::emit::{Emitter, Metric};
-use super::{CollectError, Collector, Filter, Setup};
+use super::{CollectError, Collector, CollectorKind, Filter, Setup};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,14 +82,14 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
     } else {
         (setup.paths.system_bus.clone(), Route::Bus(BUS_NAME))
     };
-    let service = Service::new(socket, route, answer_limit(setup));
+    let service = Service::new(socket, route, answer_limit(setup, CollectorKind::Systemd));
     Box::new(Systemd { service, settings, metrics: Metrics::new() })
 }
 
 /// The time for the answers of a bus: less than the collector's, so that a bus that hangs is named by the one who
 /// asked it and costs no thread.
-pub(super) fn answer_limit(setup: &Setup<'_>) -> Duration {
-    setup.settings.collector_limit() * 3 / 4
+pub(super) fn answer_limit(setup: &Setup<'_>, kind: CollectorKind) -> Duration {
+    setup.settings.limit_of(kind) * 3 / 4
 }
 
 impl Metrics {

@@ -62,3 +62,18 @@ fn a_machine_with_odd_devices() {
 fn a_kernel_of_old() {
     check("old");
 }
+
+#[test]
+fn a_kernel_of_2013() {
+    check("kernel310");
+}
+
+#[test]
+fn a_client_and_server_of_nfs() {
+    check("nfs");
+}
+
+#[test]
+fn a_router_with_many_interfaces() {
+    check("router");
+}
