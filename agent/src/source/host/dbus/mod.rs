@@ -177,8 +177,9 @@ impl Connection {
 
     /// Says who this is: the peer knows it from the socket and compares ("Authentication Protocol", EXTERNAL).
     fn authenticate(&mut self) -> io::Result<()> {
-        let user = rustix::process::geteuid().as_raw().to_string();
-        let user: String = user.bytes().map(|byte| format!("{byte:02x}")).collect();
+        // The decimal number, each digit of it in hexadecimal.
+        let number = rustix::process::geteuid().as_raw().to_string();
+        let user: String = number.chars().flat_map(|digit| ['3', digit]).collect();
         self.send(format!("\0AUTH EXTERNAL {user}\r\n").as_bytes())?;
         let line = self.line()?;
         if !line.starts_with(b"OK ") {

@@ -76,7 +76,7 @@ fn collected(settings: Settings) -> BTreeMap<String, f64> {
 
 fn of_systemd(all: &BTreeMap<String, f64>) -> String {
     let lines = all.iter().filter(|(key, _)| key.starts_with("node_systemd_"));
-    lines.map(|(key, value)| format!("{key} {value}\n")).collect()
+    lines.map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
