@@ -26,6 +26,7 @@ mod netdev;
 mod netlink;
 mod netstat;
 mod os;
+mod own_process;
 mod pressure;
 mod processes;
 mod schedstat;
