@@ -13,6 +13,7 @@ mod cgroups;
 mod conntrack;
 mod cpu;
 mod cpu_vulnerabilities;
+mod dbus;
 mod diskstats;
 mod entropy;
 mod filefd;
@@ -25,6 +26,7 @@ mod ksmd;
 mod links;
 mod lnstat;
 mod loadavg;
+mod logind;
 mod meminfo;
 mod mounts;
 mod netdev;
@@ -35,6 +37,7 @@ mod nfsd;
 mod os;
 mod own_process;
 mod pressure;
+mod processes;
 mod rpc;
 mod schedstat;
 mod scrape;
@@ -47,7 +50,9 @@ mod stat;
 mod summary;
 mod swap;
 mod system;
+mod systemd;
 mod task;
+mod tcpstat;
 mod time;
 mod timex;
 mod topology;
@@ -77,6 +82,7 @@ pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
 pub use summary::{MachineSummary, machine_summary};
 pub use system::{FsUsage, KernelSystem, System, UnameInfo, Zone};
+pub use systemd::SystemdSettings;
 
 /// What reads one part of the host.
 trait Collector: Send {
@@ -181,6 +187,8 @@ collectors! {
     Lnstat lnstat off;
     /// Load averages.
     Loadavg loadavg on;
+    /// Sessions of logind.
+    Logind logind off;
     /// Memory.
     Meminfo meminfo on;
     /// Network interfaces.
@@ -195,6 +203,8 @@ collectors! {
     Os os on;
     /// Pressure stall information.
     Pressure pressure on;
+    /// Processes and threads, by their state.
+    Processes processes off;
     /// How long processors ran tasks, and tasks waited for them.
     Schedstat schedstat on;
     /// SELinux's mode.
@@ -209,6 +219,10 @@ collectors! {
     Stat stat on;
     /// Swap areas.
     Swap swap off;
+    /// Units of systemd.
+    Systemd systemd off;
+    /// TCP connections by their state.
+    Tcpstat tcpstat off;
     /// The clock, its zone and sources.
     Time time on;
     /// How the kernel disciplines its clock.
