@@ -105,6 +105,7 @@ fn agrees_on(name: &str) {
     let asked = [
         CollectorKind::Filesystem,
         CollectorKind::Logind,
+        CollectorKind::Selinux,
         CollectorKind::Systemd,
         CollectorKind::Tcpstat,
         CollectorKind::Time,
