@@ -4,6 +4,7 @@
 //! key has a default that does the useful thing. [`pegel_runtime::config`] says how a file is read.
 
 mod buffer;
+mod container;
 mod host;
 mod labels;
 mod probe;
@@ -11,6 +12,7 @@ mod scrape;
 mod uplink;
 
 pub use buffer::{BufferSettings, RawBuffer, RawWhenFull};
+pub use container::RawContainers;
 pub use host::{RawFilter, RawHost};
 pub use labels::{RawContainerPreset, RawHostPreset, RawProbePreset};
 pub use probe::{RawCheck, RawProbes};
@@ -50,6 +52,8 @@ pub struct RawAgent {
     pub external_labels: BTreeMap<String, String>,
     /// The machine's own metrics, with node_exporter's names.
     pub host: RawHost,
+    /// Containers and other cgroups, with cAdvisor's names.
+    pub containers: RawContainers,
     /// Exporters that are scraped.
     pub scrape: RawScrape,
     /// Synthetic checks, with blackbox_exporter's names.
@@ -71,6 +75,7 @@ impl Default for RawAgent {
             state_dir: "/var/lib/pegel-agent".into(),
             external_labels: BTreeMap::new(),
             host: RawHost::default(),
+            containers: RawContainers::default(),
             scrape: RawScrape::default(),
             probes: RawProbes::default(),
             buffer: RawBuffer::default(),
@@ -101,6 +106,8 @@ pub struct Settings {
     pub external_labels: Arc<Labels>,
     /// The host source; none if it is turned off.
     pub host: Option<source::host::Settings>,
+    /// Container accounting; none if it is turned off.
+    pub containers: Option<source::container::Settings>,
     /// The scrape source.
     pub scrape: source::scrape::settings::Settings,
     /// The probe source.
@@ -132,10 +139,14 @@ impl RawAgent {
         let root = Path::root();
         check_labels(&self.external_labels, |_| false, &root.key("external_labels"), mistakes);
         let host = self.host.resolve(&root.key("host"), mistakes);
+        let containers = self.containers.resolve(&root.key("containers"), mistakes);
         let scrape = self.scrape.resolve(&root.key("scrape"), mistakes);
         let mut probes = self.probes.resolve(&root.key("probes"), mistakes);
-        if purpose == Purpose::Run && host.is_none() && scrape.jobs.is_empty() && probes.checks.is_empty() {
-            let reason = "nothing would be collected: the host source is off and no job scrapes anything";
+        let collects =
+            host.is_some() || containers.is_some() || !scrape.jobs.is_empty() || !probes.checks.is_empty();
+        if purpose == Purpose::Run && !collects {
+            let reason =
+                "nothing would be collected: hosts and containers are off and no job scrapes anything";
             mistakes.warn(&root.key("host"), reason, "turn host on, or add a job to scrape.jobs");
         }
         let state_dir = mistakes.path_of(&root.key("state_dir"), &self.state_dir);
@@ -146,6 +157,7 @@ impl RawAgent {
             uplink: self.aggregator.resolve(purpose, &root.key("aggregator"), mistakes),
             external_labels: Arc::new(labels(&self.external_labels)),
             host,
+            containers,
             scrape,
             probes,
             shutdown_timeout: self.shutdown_timeout.0,

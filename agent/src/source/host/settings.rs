@@ -1,7 +1,8 @@
 //! What can be set about the host source.
 
-use super::CollectorKind;
 use super::filter::{Filter, Pattern};
+use super::systemd::SystemdSettings;
+use super::{BackendLabel, CollectorKind};
 use crate::source::labels::{Preset, TargetLabels};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ pub struct Paths {
     pub rootfs: PathBuf,
     /// udev's database, by default `/run/udev/data`.
     pub udev_data: PathBuf,
+    /// The system's message bus, by default `/run/dbus/system_bus_socket`.
+    pub system_bus: PathBuf,
 }
 
 impl Default for Paths {
@@ -41,6 +44,7 @@ impl Default for Paths {
             sysfs: "/sys".into(),
             rootfs: "/".into(),
             udev_data: "/run/udev/data".into(),
+            system_bus: "/run/dbus/system_bus_socket".into(),
         }
     }
 }
@@ -70,6 +74,12 @@ pub struct Settings {
     pub stat_softirq: bool,
     /// Network counters by netlink, which knows `receive_nohandler`, rather than from `/proc/net/dev`.
     pub netdev_netlink: bool,
+    /// The labels of IPVS's backends, sorted, each once (`collector.ipvs.backend-labels`).
+    pub ipvs_backend_labels: Vec<BackendLabel>,
+    /// Interrupts, as `NAME;INFO;DEVICES` (`collector.interrupts.name-include`, `-exclude`).
+    pub interrupts: Filter,
+    /// Whether interrupts that never came are told (`collector.interrupts.include-zeros`).
+    pub interrupts_zeros: bool,
     /// ARP entries by netlink rather than from `/proc/net/arp` (`collector.arp.netlink`).
     pub arp_netlink: bool,
     /// Interfaces whose ARP entries are counted (`collector.arp.device-include`, `-exclude`).
@@ -86,6 +96,8 @@ pub struct Settings {
     pub netstat_fields: Pattern,
     /// Fields of `/proc/vmstat` (`collector.vmstat.fields`).
     pub vmstat_fields: Pattern,
+    /// Units of systemd.
+    pub systemd: SystemdSettings,
 }
 
 impl Default for Settings {
@@ -102,6 +114,9 @@ impl Default for Settings {
             cpu_guest: true,
             stat_softirq: false,
             netdev_netlink: true,
+            ipvs_backend_labels: BackendLabel::ALL.to_vec(),
+            interrupts: Filter::default(),
+            interrupts_zeros: true,
             arp_netlink: true,
             arp_devices: Filter::default(),
             netdev_devices: Filter::default(),
@@ -110,6 +125,7 @@ impl Default for Settings {
             fs_types: Filter::excluding(Pattern::default_fs_types()),
             netstat_fields: Pattern::default_netstat(),
             vmstat_fields: Pattern::default_vmstat(),
+            systemd: SystemdSettings::default(),
         }
     }
 }

@@ -13,23 +13,26 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+mod damage;
 mod golden;
 mod live;
 mod netlink;
 mod oracle;
+mod sockets_and_tasks;
 
 /// A host whose calls answer what the test says.
 #[derive(Clone)]
-struct FixedSystem {
+pub(super) struct FixedSystem {
     /// Paths whose `statfs` waits until the test lets go.
     hanging: Arc<parking_lot::Mutex<BTreeMap<PathBuf, Receiver<()>>>>,
     /// What netlink answers.
     answers: Arc<Recorded>,
+    clock: Result<ClockState, i32>,
 }
 
 impl FixedSystem {
-    fn new() -> Self {
-        Self { hanging: Arc::default(), answers: Arc::default() }
+    pub(super) fn new() -> Self {
+        Self { hanging: Arc::default(), answers: Arc::default(), clock: Ok(DISCIPLINED) }
     }
 
     /// Has `statfs` of a path hang until the returned end is dropped.
@@ -82,14 +85,7 @@ impl System for FixedSystem {
     }
 
     fn clock_state(&self) -> Result<ClockState, i32> {
-        Ok(ClockState {
-            offset: -125_500,
-            status: 0x2001,
-            freq: -3_276_800,
-            tick: 10_000,
-            tai: 37,
-            ..DISCIPLINED
-        })
+        self.clock
     }
 
     fn netlink(&self, _: NetlinkProtocol) -> io::Result<Box<dyn Netlink>> {
@@ -100,22 +96,22 @@ impl System for FixedSystem {
 /// A clock that is synchronised.
 const DISCIPLINED: ClockState = ClockState {
     state: 0,
-    offset: 0,
-    freq: 0,
+    offset: -125_500,
+    freq: -3_276_800,
     maxerror: 250_000,
     esterror: 1_500,
-    status: 0,
+    status: 0x2001,
     constant: 7,
-    tick: 0,
-    ppsfreq: 0,
-    jitter: 0,
-    shift: 0,
-    stabil: 0,
-    jitcnt: 0,
-    calcnt: 0,
-    errcnt: 0,
-    stbcnt: 0,
-    tai: 0,
+    tick: 10_000,
+    ppsfreq: 65_536,
+    jitter: 900,
+    shift: 4,
+    stabil: 131_072,
+    jitcnt: 5,
+    calcnt: 6,
+    errcnt: 7,
+    stbcnt: 8,
+    tai: 37,
 };
 
 /// What netlink answers: by the kind of the question, the messages.
@@ -160,7 +156,13 @@ impl Tree {
     fn settings(&self) -> Settings {
         let at = |name: &str| self.dir.path().join(name);
         Settings {
-            paths: Paths { procfs: at("proc"), sysfs: at("sys"), rootfs: at("root"), udev_data: at("udev") },
+            paths: Paths {
+                procfs: at("proc"),
+                sysfs: at("sys"),
+                rootfs: at("root"),
+                udev_data: at("udev"),
+                system_bus: at("run/bus"),
+            },
             netdev_netlink: false,
             arp_netlink: false,
             ..Settings::default()
@@ -172,13 +174,13 @@ impl Tree {
     }
 }
 
-fn source(settings: Settings, system: impl System) -> HostSource {
+pub(super) fn source(settings: Settings, system: impl System) -> HostSource {
     let system: Arc<dyn System> = Arc::new(system);
     HostSource::new(settings, &Labels::default(), &system)
 }
 
 /// A block's samples by their text form, as `name{a="b"}`.
-fn samples(block: &Block) -> BTreeMap<String, f64> {
+pub(super) fn samples(block: &Block) -> BTreeMap<String, f64> {
     let text = render::text(std::slice::from_ref(block), render::WhichLabels::Own);
     let sample = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
@@ -197,11 +199,11 @@ fn healthy(tree: &Tree) -> BTreeMap<&'static str, f64> {
         .collect()
 }
 
-fn success_of(collector: &str) -> String {
+pub(super) fn success_of(collector: &str) -> String {
     format!("node_scrape_collector_success{{collector=\"{collector}\"}}")
 }
 
-fn success(samples: &BTreeMap<String, f64>, collector: &str) -> f64 {
+pub(super) fn success(samples: &BTreeMap<String, f64>, collector: &str) -> f64 {
     samples[&success_of(collector)]
 }
 
