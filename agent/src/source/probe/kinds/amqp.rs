@@ -29,6 +29,11 @@ const CLOSE_OK: u16 = 51;
 /// Reply code of refused credentials (AMQP 0-9-1, section 1.2).
 const ACCESS_REFUSED: u16 = 403;
 
+/// The client's properties: a table with the table `capabilities` in it, which has `authentication_failure_close` true.
+/// So the broker says that it refuses the credentials; otherwise it says nothing for a while and hangs up
+/// (<https://www.rabbitmq.com/docs/auth-notification>).
+const CLIENT_PROPERTIES: &str = "\x0ccapabilitiesF\x00\x00\x00\x1f\x1cauthentication_failure_closet\x01";
+
 /// What is asked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -68,8 +73,7 @@ impl AmqpProbe {
         read_method(run, &mut stream, START).await?;
         let response = format!("\0{}\0{}", self.login.username, self.login.password()?);
         let mut start_ok = Arguments::of(START_OK);
-        // No properties of the client: an empty table.
-        start_ok.long(0);
+        start_ok.long_text(CLIENT_PROPERTIES);
         start_ok.short_text(run, "PLAIN")?;
         start_ok.long_text(&response);
         start_ok.short_text(run, "en_US")?;
