@@ -3,6 +3,7 @@
 use crate::pipeline::driver::Snapshot;
 use crate::pipeline::effect::OutputBooks;
 use crate::source::clock::SampleClock;
+use crate::source::host::HostStatus;
 use crate::source::scrape::ScrapeSource;
 use crate::spool::inspect::{ListedRecord, ListedSegment, Listing};
 use crate::uplink::{UplinkHandle, UplinkState};
@@ -22,6 +23,8 @@ pub struct StatusSource {
     pub delivery: watch::Receiver<Snapshot>,
     /// The uplink.
     pub uplink: UplinkHandle,
+    /// The host source's collectors; none if it is turned off.
+    pub host: Option<HostStatus>,
     /// The scrape source.
     pub scrape: Arc<ScrapeSource>,
     /// Sample times.
@@ -62,6 +65,7 @@ impl StatusSource {
             },
             "positions_trouble": snapshot.positions_trouble,
             "clock": { "offset_seconds": self.clock.offset_seconds(), "steps": self.clock.steps() },
+            "collectors": self.host.as_ref().map(HostStatus::json),
             "targets": self.scrape.status().iter().map(|t| json!(**t)).collect::<Vec<_>>(),
         })
     }

@@ -1,9 +1,9 @@
 //! The host: processors, memory, disks, network, filesystems, under node_exporter's names.
 //!
 //! Names, labels, types, units and default filters are those of node_exporter 1.12, so that existing dashboards
-//! and alerts work. Each collector is one file; [`CollectorKind`] is the table of them. The collectors run one
-//! after another on one thread (a `Lane`); one that hangs is left behind with its thread, reported as failed, and
-//! resumes when its call returns.
+//! and alerts work. Each collector is one file; [`CollectorKind`] is the table of them. The collectors of one interval
+//! are a `group`: they run one after another on one thread (a `Lane`); one that hangs is left behind with its thread,
+//! reported as failed, and resumes when its call returns.
 
 mod adjtimex;
 mod arp;
@@ -15,6 +15,7 @@ mod entropy;
 mod filefd;
 mod filesystem;
 mod filter;
+mod group;
 mod kernel_hung;
 mod links;
 mod loadavg;
@@ -28,9 +29,11 @@ mod pressure;
 mod schedstat;
 mod scrape;
 mod settings;
+mod shape;
 mod sockstat;
 mod softnet;
 mod stat;
+mod status;
 mod summary;
 mod system;
 mod task;
@@ -59,6 +62,7 @@ pub use filter::{BadPattern, Filter, Pattern};
 pub use netlink::{Netlink, NetlinkProtocol};
 pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
+pub use status::HostStatus;
 pub use summary::{MachineSummary, machine_summary};
 pub use system::{FsUsage, KernelSystem, System, UnameInfo, Zone};
 
