@@ -6,6 +6,7 @@
 
 use super::emit::{Metric, Segment};
 use super::lane::{Lane, Limits, Round};
+use super::own_process::{self, OwnProcess};
 use super::settings::scrape_limit;
 use super::shape::Shape;
 use super::status::{CollectorStatus, HostStatus, State};
@@ -37,6 +38,7 @@ pub(super) struct Group {
 /// The series of the source as a whole.
 struct Lead {
     build_info: Metric,
+    own_process: OwnProcess,
 }
 
 /// A collector's place. Its task is away while it hangs.
@@ -68,7 +70,7 @@ impl Group {
         Self {
             interval,
             limit: settings.collector_timeout.min(scrape_limit(interval)),
-            lead: leads.then(|| Lead { build_info: build_info::metric() }),
+            lead: leads.then(|| Lead { build_info: build_info::metric(), own_process: OwnProcess::new() }),
             target: target.clone(),
             lane: Lane::new("pegel-host"),
             slots: collectors.map(slot).collect(),
@@ -161,8 +163,9 @@ impl Group {
             values.extend_from_slice(task.segment().values());
         }
         let mut out = self.own.emitter(scrape);
-        if let Some(lead) = &self.lead {
+        if let Some(lead) = &mut self.lead {
             build_info::emit(&lead.build_info, &mut out);
+            lead.own_process.emit(&mut out);
         }
         let now = Instant::now();
         for slot in &self.slots {
@@ -173,8 +176,8 @@ impl Group {
             out.emit(&self.metrics.duration, &[slot.kind.name()], seconds);
             out.emit(&self.metrics.success, &[slot.kind.name()], f64::from(u8::from(success)));
         }
-        if let Some(Lead { .. }) = self.lead {
-            let scraped = values.len() + 1 + 2 * self.slots.len();
+        if self.lead.is_some() {
+            let scraped = values.len() + 1 + own_process::SAMPLES + 2 * self.slots.len();
             out.emit(&self.metrics.up, &[], 1.0);
             out.emit(&self.metrics.scrape_duration, &[], begun.elapsed().as_secs_f64());
             out.emit(&self.metrics.samples, &[], scraped as f64);

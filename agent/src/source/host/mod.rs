@@ -25,6 +25,7 @@ mod netdev;
 mod netlink;
 mod netstat;
 mod os;
+mod own_process;
 mod pressure;
 mod schedstat;
 mod scrape;
