@@ -10,6 +10,7 @@ mod arp;
 mod build_info;
 mod conntrack;
 mod cpu;
+mod dbus;
 mod diskstats;
 mod entropy;
 mod filefd;
@@ -19,6 +20,7 @@ mod group;
 mod kernel_hung;
 mod links;
 mod loadavg;
+mod logind;
 mod meminfo;
 mod mounts;
 mod netdev;
@@ -27,6 +29,7 @@ mod netstat;
 mod os;
 mod own_process;
 mod pressure;
+mod processes;
 mod schedstat;
 mod scrape;
 mod settings;
@@ -37,7 +40,9 @@ mod stat;
 mod status;
 mod summary;
 mod system;
+mod systemd;
 mod task;
+mod tcpstat;
 mod time;
 mod timex;
 mod topology;
@@ -66,6 +71,7 @@ pub use settings::{Paths, Settings};
 pub use status::HostStatus;
 pub use summary::{MachineSummary, machine_summary};
 pub use system::{FsUsage, KernelSystem, System, UnameInfo, Zone};
+pub use systemd::SystemdSettings;
 
 /// What reads one part of the host.
 trait Collector: Send {
@@ -156,6 +162,8 @@ collectors! {
     KernelHung kernel_hung on;
     /// Load averages.
     Loadavg loadavg on;
+    /// Sessions of logind.
+    Logind logind off;
     /// Memory.
     Meminfo meminfo on;
     /// Network interfaces.
@@ -166,6 +174,8 @@ collectors! {
     Os os on;
     /// Pressure stall information.
     Pressure pressure on;
+    /// Processes and threads, by their state.
+    Processes processes off;
     /// How long processors ran tasks, and tasks waited for them.
     Schedstat schedstat on;
     /// Sockets in use.
@@ -174,6 +184,10 @@ collectors! {
     Softnet softnet on;
     /// Interrupts, context switches, forks, boot time.
     Stat stat on;
+    /// Units of systemd.
+    Systemd systemd off;
+    /// TCP connections by their state.
+    Tcpstat tcpstat off;
     /// The clock, its zone and sources.
     Time time on;
     /// How the kernel disciplines its clock.
