@@ -5,25 +5,36 @@
 //! after another on one thread (a `Lane`); one that hangs is left behind with its thread, reported as failed, and
 //! resumes when its call returns.
 
+mod bonding;
 mod build_info;
 mod cpu;
+mod cpufreq;
 mod diskstats;
+mod dmi;
+mod edac;
 mod filefd;
 mod filesystem;
 mod filter;
+mod hwmon;
 mod loadavg;
+mod mdadm;
 mod meminfo;
 mod mounts;
+mod netclass;
 mod netdev;
 mod netlink;
 mod netstat;
+mod nvme;
+mod powersupplyclass;
 mod pressure;
 mod scrape;
 mod settings;
 mod stat;
 mod summary;
+mod sysfs;
 mod system;
 mod task;
+mod thermal_zone;
 mod time;
 mod topology;
 mod udev;
@@ -104,26 +115,46 @@ macro_rules! collectors {
 
 // One row a collector, by name: its kind, its module (which is its name), and whether it is on by default.
 collectors! {
+    /// Bonded interfaces.
+    Bonding bonding on;
     /// Processor time, throttling, isolation.
     Cpu cpu on;
+    /// Clock rates of processors.
+    Cpufreq cpufreq on;
     /// Block devices.
     Diskstats diskstats on;
+    /// What the firmware says of the machine.
+    Dmi dmi on;
+    /// Errors of memory modules.
+    Edac edac on;
     /// Open files of the whole system.
     Filefd filefd on;
     /// Space and inodes of mounted filesystems.
     Filesystem filesystem on;
+    /// Sensors: temperatures, fans, voltages.
+    Hwmon hwmon on;
     /// Load averages.
     Loadavg loadavg on;
+    /// Software RAID.
+    Mdadm mdadm on;
     /// Memory.
     Meminfo meminfo on;
+    /// State of network interfaces.
+    Netclass netclass on;
     /// Network interfaces.
     Netdev netdev on;
     /// Protocol counters.
     Netstat netstat on;
+    /// NVMe controllers and namespaces.
+    Nvme nvme on;
+    /// Batteries and mains.
+    Powersupplyclass powersupplyclass on;
     /// Pressure stall information.
     Pressure pressure on;
     /// Interrupts, context switches, forks, boot time.
     Stat stat on;
+    /// Thermal zones and what cools them.
+    ThermalZone thermal_zone on;
     /// The clock, its zone and sources.
     Time time on;
     /// Kernel and host name.

@@ -70,6 +70,17 @@ pub struct Settings {
     pub netdev_devices: Filter,
     /// Block devices (`collector.diskstats.device-include`, `-exclude`).
     pub disk_devices: Filter,
+    /// Network interfaces of netclass (`collector.netclass.ignored-devices`).
+    pub netclass_devices: Filter,
+    /// No `node_network_speed_bytes` for interfaces that do not know their speed
+    /// (`collector.netclass.ignore-invalid-speed`).
+    pub netclass_ignore_invalid_speed: bool,
+    /// Chips of hwmon (`collector.hwmon.chip-include`, `-exclude`).
+    pub hwmon_chips: Filter,
+    /// Sensors of hwmon, as `platform_coretemp_0;temp3` (`collector.hwmon.sensor-include`, `-exclude`).
+    pub hwmon_sensors: Filter,
+    /// Power supplies (`collector.powersupply.ignored-supplies`).
+    pub power_supplies: Filter,
     /// Mount points (`collector.filesystem.mount-points-include`, `-exclude`).
     pub mount_points: Filter,
     /// Filesystem types (`collector.filesystem.fs-types-include`, `-exclude`).
@@ -95,6 +106,11 @@ impl Default for Settings {
             netdev_netlink: true,
             netdev_devices: Filter::default(),
             disk_devices: Filter::excluding(Pattern::default_disks()),
+            netclass_devices: Filter::default(),
+            netclass_ignore_invalid_speed: false,
+            hwmon_chips: Filter::default(),
+            hwmon_sensors: Filter::default(),
+            power_supplies: Filter::default(),
             mount_points: Filter::excluding(Pattern::default_mount_points()),
             fs_types: Filter::excluding(Pattern::default_fs_types()),
             netstat_fields: Pattern::default_netstat(),

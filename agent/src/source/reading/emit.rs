@@ -5,6 +5,7 @@
 //! nothing is allocated.
 
 use pegel_proto::metrics::{Family, Labels, MetricType, NAME_LABEL, Series};
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub(in crate::source) struct Metric {
     family: Arc<Family>,
-    labels: &'static [&'static str],
+    labels: Cow<'static, [&'static str]>,
 }
 
 impl Metric {
@@ -25,7 +26,7 @@ impl Metric {
     ) -> Self {
         debug_assert!(labels.is_sorted(), "{name}: label names are sorted");
         let family = Family { name: name.into(), kind, help: help.into(), unit: "".into() };
-        Self { family: Arc::new(family), labels }
+        Self { family: Arc::new(family), labels: Cow::Borrowed(labels) }
     }
 
     /// A counter.
@@ -43,6 +44,12 @@ impl Metric {
         Self::new(name, help, MetricType::Unknown, &[])
     }
 
+    /// The same family with other labels (sorted by name), for those that exist on some machines only.
+    pub(in crate::source) fn labelled(&self, labels: Vec<&'static str>) -> Self {
+        debug_assert!(labels.is_sorted(), "{}: label names are sorted", self.family.name);
+        Self { family: self.family.clone(), labels: Cow::Owned(labels) }
+    }
+
     #[cfg(test)]
     pub(in crate::source) fn family(&self) -> &Family {
         &self.family
@@ -50,8 +57,11 @@ impl Metric {
 
     fn is_of(&self, series: &Series, values: &[&str]) -> bool {
         // `__name__` sorts before every other label name that is in use here.
+        let own = series.labels().iter().skip(1);
         Arc::ptr_eq(series.family(), &self.family)
-            && series.labels().iter().skip(1).map(|(_, value)| value).eq(values.iter().copied())
+            && own.clone().map(|(_, value)| value).eq(values.iter().copied())
+            && (matches!(self.labels, Cow::Borrowed(_))
+                || own.map(|(name, _)| name).eq(self.labels.iter().copied()))
     }
 
     fn series(&self, values: &[&str]) -> Arc<Series> {
@@ -134,6 +144,20 @@ impl Emitter<'_> {
             }
             None => rebuilt.push(metric.series(labels)),
         }
+    }
+
+    /// Has a collector emit all of its samples or, where it fails, none.
+    pub(in crate::source) fn whole<E>(
+        &mut self,
+        emit: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let result = emit(self);
+        if result.is_err() {
+            self.segment.values.clear();
+            self.cursor = 0;
+            self.rebuilt = None;
+        }
+        result
     }
 
     /// Ends the scrape.

@@ -1,7 +1,7 @@
 //! Recorded trees and what is to come of them.
 //!
-//! `agent/tests/host_golden/NAME.tree` holds files, each headed `==> path`; `\NNN` (octal) stands for a byte that
-//! a text file should not hold. `NAME.expected` is the exposition. `PEGEL_BLESS=1` writes it anew.
+//! `agent/tests/host_golden/NAME.tree` holds files, each headed `==> path`, links, `==> path -> target`, and empty
+//! directories, `==> path/`; `\NNN` (octal) stands for a byte that a text file should not hold. `NAME.expected` is the exposition. `PEGEL_BLESS=1` writes it anew.
 
 use super::*;
 use std::path::PathBuf;
@@ -61,4 +61,14 @@ fn a_machine_with_odd_devices() {
 #[test]
 fn a_kernel_of_old() {
     check("old");
+}
+
+#[test]
+fn a_server_with_two_sockets_raid_bonds_and_every_kind_of_storage() {
+    check("server");
+}
+
+#[test]
+fn an_arm64_board_with_two_clusters_and_a_battery() {
+    check("arm64");
 }

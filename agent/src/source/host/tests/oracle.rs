@@ -135,6 +135,8 @@ fn agrees_on(name: &str) {
 fn on_recorded_trees_every_value_is_node_exporters() {
     agrees_on("weird");
     agrees_on("old");
+    agrees_on("server");
+    agrees_on("arm64");
 }
 
 /// What is not compared: the exporter's own version, and what the scraper adds.
