@@ -51,9 +51,8 @@ struct Policy {
 /// Makes the collector.
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
     let root = setup.paths.sysfs.join("devices/system/cpu");
-    let rate = |(_, name, help): &(&str, &str, &str)| {
-        Metric::gauge(&format!("node_cpu_{name}"), help, &["cpu"])
-    };
+    let rate =
+        |(_, name, help): &(&str, &str, &str)| Metric::gauge(&format!("node_cpu_{name}"), help, &["cpu"]);
     Box::new(Cpufreq {
         offline: Attribute::new(root.join("offline")),
         processors: Devices::new(root),

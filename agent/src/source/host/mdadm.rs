@@ -69,9 +69,8 @@ struct Array {
 /// Makes the collector.
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
     let metric = |name: &str, help: &str| Metric::gauge(&format!("node_md_{name}"), help, &["device"]);
-    let with_state = |name: &str, help: &str| {
-        Metric::gauge(&format!("node_md_{name}"), help, &["device", "state"])
-    };
+    let with_state =
+        |name: &str, help: &str| Metric::gauge(&format!("node_md_{name}"), help, &["device", "state"]);
     Box::new(Mdadm {
         mdstat: PolledFile::new(setup.paths.procfs.join("mdstat")),
         arrays: Devices::new(setup.paths.sysfs.join("block")),

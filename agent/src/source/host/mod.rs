@@ -5,17 +5,22 @@
 //! after another on one thread (a `Lane`); one that hangs is left behind with its thread, reported as failed, and
 //! resumes when its call returns.
 
+mod bcache;
 mod bonding;
+mod btrfs;
 mod build_info;
 mod cpu;
 mod cpufreq;
 mod diskstats;
 mod dmi;
+mod dmmultipath;
 mod edac;
+mod fibrechannel;
 mod filefd;
 mod filesystem;
 mod filter;
 mod hwmon;
+mod infiniband;
 mod loadavg;
 mod mdadm;
 mod meminfo;
@@ -27,12 +32,14 @@ mod netstat;
 mod nvme;
 mod powersupplyclass;
 mod pressure;
+mod rapl;
 mod scrape;
 mod settings;
 mod stat;
 mod summary;
 mod sysfs;
 mod system;
+mod tapestats;
 mod task;
 mod thermal_zone;
 mod time;
@@ -40,6 +47,9 @@ mod topology;
 mod udev;
 mod uname;
 mod vmstat;
+mod watchdog;
+mod xfs;
+mod zfs;
 
 #[cfg(test)]
 mod tests;
@@ -115,8 +125,12 @@ macro_rules! collectors {
 
 // One row a collector, by name: its kind, its module (which is its name), and whether it is on by default.
 collectors! {
+    /// Block caches.
+    Bcache bcache on;
     /// Bonded interfaces.
     Bonding bonding on;
+    /// Btrfs filesystems.
+    Btrfs btrfs on;
     /// Processor time, throttling, isolation.
     Cpu cpu on;
     /// Clock rates of processors.
@@ -125,14 +139,20 @@ collectors! {
     Diskstats diskstats on;
     /// What the firmware says of the machine.
     Dmi dmi on;
+    /// Multipath devices.
+    Dmmultipath dmmultipath on;
     /// Errors of memory modules.
     Edac edac on;
+    /// Fibre Channel adapters.
+    Fibrechannel fibrechannel on;
     /// Open files of the whole system.
     Filefd filefd on;
     /// Space and inodes of mounted filesystems.
     Filesystem filesystem on;
     /// Sensors: temperatures, fans, voltages.
     Hwmon hwmon on;
+    /// InfiniBand and RDMA devices.
+    Infiniband infiniband on;
     /// Load averages.
     Loadavg loadavg on;
     /// Software RAID.
@@ -151,8 +171,12 @@ collectors! {
     Powersupplyclass powersupplyclass on;
     /// Pressure stall information.
     Pressure pressure on;
+    /// Energy that parts of the machine took.
+    Rapl rapl on;
     /// Interrupts, context switches, forks, boot time.
     Stat stat on;
+    /// Tape drives.
+    Tapestats tapestats on;
     /// Thermal zones and what cools them.
     ThermalZone thermal_zone on;
     /// The clock, its zone and sources.
@@ -161,4 +185,10 @@ collectors! {
     Uname uname on;
     /// Paging and out-of-memory kills.
     Vmstat vmstat on;
+    /// Hardware watchdogs.
+    Watchdog watchdog on;
+    /// XFS filesystems.
+    Xfs xfs on;
+    /// ZFS caches, pools and datasets.
+    Zfs zfs on;
 }

@@ -5,7 +5,9 @@
 
 use super::emit::{Emitter, Metric};
 use super::filter::Filter;
-use super::sysfs::{Attribute, Devices, Entry, Short, int_any_base, is_gone, is_out_of_reach, is_without_answer};
+use super::sysfs::{
+    Attribute, Devices, Entry, Short, int_any_base, is_gone, is_out_of_reach, is_without_answer,
+};
 use super::{CollectError, Collector, Setup};
 use pegel_proto::metrics::MetricType::{self, Counter, Gauge};
 use std::path::Path;
@@ -59,9 +61,8 @@ struct Interface {
 
 /// Makes the collector.
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
-    let metric = |name: &str, kind, help: &str| {
-        Metric::new(&format!("node_network_{name}"), help, kind, &["device"])
-    };
+    let metric =
+        |name: &str, kind, help: &str| Metric::new(&format!("node_network_{name}"), help, kind, &["device"]);
     Box::new(Netclass {
         interfaces: Devices::new(setup.paths.sysfs.join("class/net")),
         filter: setup.settings.netclass_devices.clone(),
@@ -162,12 +163,10 @@ impl Interface {
 }
 
 /// A number; none if this interface has none, or is just going away, or it is `odd`.
-fn number(
-    attribute: &mut Attribute,
-    odd: &mut Option<CollectError>,
-) -> Result<Option<i64>, CollectError> {
+fn number(attribute: &mut Attribute, odd: &mut Option<CollectError>) -> Result<Option<i64>, CollectError> {
     let mut buffer: Short = [0; 128];
-    let Some(text) = attribute.read_unless(&mut buffer, |error| is_without_answer(error) || is_gone(error))?
+    let Some(text) =
+        attribute.read_unless(&mut buffer, |error| is_without_answer(error) || is_gone(error))?
     else {
         return Ok(None);
     };

@@ -136,7 +136,8 @@ impl Namespace {
 
 /// The namespace's number in a name such as `nvme0n1`; none for other entries, such as the hidden path `nvme0c1n1`.
 fn namespace_number(name: &str) -> Option<&str> {
-    let rest = name.strip_prefix("nvme")?.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix('n')?;
+    let rest =
+        name.strip_prefix("nvme")?.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix('n')?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     (end > 0).then(|| &rest[..end])
 }

@@ -120,7 +120,8 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
 impl Collector for PowerSupplies {
     fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
         let filter = &self.filter;
-        let make = |entry: &Entry<'_>| filter.passes(entry.name).then(|| Supply::new(&entry.path(), entry.name));
+        let make =
+            |entry: &Entry<'_>| filter.passes(entry.name).then(|| Supply::new(&entry.path(), entry.name));
         let supplies = self.supplies.list(make).map_err(|error| match is_missing(&error) {
             true => CollectError::NoData("power supplies"),
             false => error,

@@ -81,6 +81,14 @@ pub struct Settings {
     pub hwmon_sensors: Filter,
     /// Power supplies (`collector.powersupply.ignored-supplies`).
     pub power_supplies: Filter,
+    /// Tape drives (`collector.tapestats.ignored-devices`).
+    pub tapes: Filter,
+    /// InfiniBand devices (`collector.infiniband.device-include`, `-exclude`).
+    pub infiniband_devices: Filter,
+    /// One metric `node_rapl_joules_total` with the zone as a label (`collector.rapl.enable-zone-label`).
+    pub rapl_zone_label: bool,
+    /// `node_bcache_priority_stats_*`, which are dear (`collector.bcache.priorityStats`).
+    pub bcache_priority_stats: bool,
     /// Mount points (`collector.filesystem.mount-points-include`, `-exclude`).
     pub mount_points: Filter,
     /// Filesystem types (`collector.filesystem.fs-types-include`, `-exclude`).
@@ -111,6 +119,10 @@ impl Default for Settings {
             hwmon_chips: Filter::default(),
             hwmon_sensors: Filter::default(),
             power_supplies: Filter::default(),
+            tapes: Filter::default(),
+            infiniband_devices: Filter::default(),
+            rapl_zone_label: false,
+            bcache_priority_stats: false,
             mount_points: Filter::excluding(Pattern::default_mount_points()),
             fs_types: Filter::excluding(Pattern::default_fs_types()),
             netstat_fields: Pattern::default_netstat(),

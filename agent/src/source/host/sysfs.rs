@@ -161,23 +161,27 @@ pub(super) fn is_missing(error: &CollectError) -> bool {
     matches!(error, CollectError::Read { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
-/// A number with a sign, in the base that its prefix says: `0x`, `0o` or `0` (octal), `0b`, else decimal.
-pub(super) fn int_any_base(text: &[u8]) -> Option<i64> {
+/// A number without a sign, in the base that its prefix says: `0x`, `0o` or `0` (octal), `0b`, else decimal.
+pub(super) fn uint_any_base(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let lower = digits.to_ascii_lowercase();
+    let lower = text.to_ascii_lowercase();
     let prefixed = [("0x", 16), ("0b", 2), ("0o", 8), ("0", 8)];
     let (digits, base) = prefixed
         .iter()
         .find_map(|(prefix, base)| Some((lower.strip_prefix(prefix).filter(|r| !r.is_empty())?, *base)))
         .unwrap_or((&lower, 10));
-    if digits.starts_with(['+', '-']) {
-        return None;
-    }
-    let value = i128::from(u64::from_str_radix(digits, base).ok()?);
+    // Rust's parser would take a sign.
+    if digits.starts_with(['+', '-']) { None } else { u64::from_str_radix(digits, base).ok() }
+}
+
+/// As [`uint_any_base`], with a sign.
+pub(super) fn int_any_base(text: &[u8]) -> Option<i64> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let value = i128::from(uint_any_base(digits)?);
     i64::try_from(if negative { -value } else { value }).ok()
 }
 
@@ -256,6 +260,11 @@ impl Entry<'_> {
         self.entry.file_type().is_ok_and(|kind| kind.is_file())
     }
 
+    /// Whether it is a directory itself, not a link to one.
+    pub(super) fn is_dir(&self) -> bool {
+        self.entry.file_type().is_ok_and(|kind| kind.is_dir())
+    }
+
     /// The number after a prefix, as the digits that it has; none if the name does not begin so.
     pub(super) fn numbered(&self, prefix: &str) -> Option<&str> {
         self.name.strip_prefix(prefix).filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
@@ -281,9 +290,14 @@ mod tests {
 
     #[test]
     fn numbers_have_the_base_of_their_prefix() {
-        for (text, value) in
-            [("0x1003", 0x1003), ("-1", -1), ("010", 8), ("0", 0), ("0b11", 3), ("9223372036854775807", i64::MAX)]
-        {
+        for (text, value) in [
+            ("0x1003", 0x1003),
+            ("-1", -1),
+            ("010", 8),
+            ("0", 0),
+            ("0b11", 3),
+            ("9223372036854775807", i64::MAX),
+        ] {
             assert_eq!(int_any_base(text.as_bytes()), Some(value), "{text}");
         }
         for text in ["", "-", "x", "0x", "1 2", "--1", "0x-1", "9223372036854775808"] {

@@ -95,8 +95,6 @@ impl Collector for ThermalZone {
 fn level(attribute: &mut Attribute, buffer: &mut Short) -> Result<Option<i64>, CollectError> {
     match attribute.read_unless(buffer, is_without_answer)? {
         None => Ok(None),
-        Some(text) => {
-            int_any_base(text).map(Some).ok_or_else(|| attribute.bad("a number is expected", text))
-        }
+        Some(text) => int_any_base(text).map(Some).ok_or_else(|| attribute.bad("a number is expected", text)),
     }
 }

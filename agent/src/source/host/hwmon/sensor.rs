@@ -93,7 +93,8 @@ pub(super) fn find(dir: &Path) -> io::Result<Vec<Sensor>> {
             if element == "label" {
                 let mut buffer: Short = [0; 128];
                 // The device's own directory has the last word.
-                sensor.label = file.read_raw(&mut buffer).ok().map(trimmed).map(label).or(sensor.label.take());
+                sensor.label =
+                    file.read_raw(&mut buffer).ok().map(trimmed).map(label).or(sensor.label.take());
             } else {
                 sensor.add(element, file);
             }
