@@ -6,6 +6,7 @@
 
 use crate::http_client::crypto_provider;
 use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -78,6 +79,17 @@ impl ReceiverTls {
     /// The trust domain that agents must belong to.
     pub fn trust_domain(&self) -> String {
         self.current.load().trust_domain.clone()
+    }
+
+    /// A key for `purpose` that only the holder of the private key in force can derive: the same after a restart,
+    /// another one for every purpose. HMAC-SHA256 of the purpose under the private key's DER (RFC 5869 section 2.2
+    /// with the roles that a uniformly random key allows).
+    pub fn derived_key(&self, purpose: &str) -> [u8; 32] {
+        let state = self.current.load();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, state.material.key.secret_der());
+        let mut derived = [0; 32];
+        derived.copy_from_slice(hmac::sign(&key, purpose.as_bytes()).as_ref());
+        derived
     }
 
     /// When the aggregator's own certificate expires, in seconds since the Unix epoch.

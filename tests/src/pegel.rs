@@ -407,7 +407,7 @@ impl Agent {
         let mut yaml = self.head.clone();
         match self.setup.host {
             Some(interval) => {
-                let _ = writeln!(yaml, "host: {{interval: {}ms, job: node}}", interval.as_millis());
+                let _ = writeln!(yaml, "host: {{interval: {}ms}}", interval.as_millis());
             }
             None => yaml.push_str("host: {enabled: false}\n"),
         }

@@ -5,11 +5,13 @@
 
 mod buffer;
 mod host;
+mod labels;
 mod scrape;
 mod uplink;
 
 pub use buffer::{BufferSettings, RawBuffer, RawWhenFull};
 pub use host::{RawFilter, RawHost};
+pub use labels::{RawContainerPreset, RawHostPreset, RawProbePreset};
 pub use scrape::{RawFormat, RawJob, RawScheme, RawScrape, RawTargetGroup};
 pub use uplink::{RawUplink, UplinkSettings};
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 pub mod clock;
 pub mod container;
 pub mod host;
+pub mod labels;
 mod reading;
 pub mod render;
 pub mod schedule;

@@ -178,9 +178,14 @@ impl Receiver {
     /// Binds the sockets.
     pub fn bind(context: Context) -> Result<Self, BindError> {
         let config = server_config(&context)?;
+        // Two aggregators that share a certificate must not be able to reset each other's sessions: the host's name
+        // keeps their keys apart.
+        let host = rustix::system::uname();
+        let purpose = format!("pegel stateless reset {}", host.nodename().to_string_lossy());
+        let reset_key = context.tls.derived_key(&purpose);
         let mut endpoints = Vec::with_capacity(context.settings.listen.len());
         for &address in &context.settings.listen {
-            let endpoint = transport::endpoint(address, config.clone())
+            let endpoint = transport::endpoint(address, config.clone(), &reset_key)
                 .map_err(|reason| BindError::Socket { address, reason })?;
             endpoints.push(endpoint);
         }

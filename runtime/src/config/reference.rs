@@ -29,8 +29,8 @@ pub fn markdown<R: Raw>(program: &str) -> String {
         "# Configuration of {program}\n\n\
          <!-- Made from the doc comments of the raw form by `PEGEL_BLESS=1 cargo test -p {program} reference`. -->\n\n\
          YAML. Every key has a default unless it is marked *required*. In every value `${{VAR}}` stands for a \
-         variable of the environment, `${{VAR:-default}}` gives one that is used when it is unset or empty, and `$$` \
-         is a dollar sign. Secrets are read from files, by the keys that end in `_file`. \
+         variable of the environment, `${{VAR:-default}}` gives one that is used when it is unset or empty, `${{hostname}}` \
+         and `${{machine_id}}` are the machine's, and `$$` is a dollar sign. Secrets are read from files, by the keys that end in `_file`. \
          Relative paths are relative to the configuration file. `{program} validate` \
          reports all mistakes at once.\n"
     );
@@ -72,8 +72,21 @@ impl<'a> Page<'a> {
             );
         }
         self.out.push('\n');
+        // Sections of one form are described once, under all their names.
+        let mut described = Vec::new();
         for (key, property) in properties {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let form = property["$ref"].as_str();
+            if form.is_some_and(|form| described.contains(&form)) {
+                continue;
+            }
+            described.extend(form);
+            let alike = properties
+                .iter()
+                .filter(|(other, schema)| *other != key && form.is_some() && schema["$ref"].as_str() == form);
+            let mut path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            for (other, _) in alike {
+                let _ = write!(path, "`, `{other}");
+            }
             self.below(property, &path, depth + 1);
         }
     }

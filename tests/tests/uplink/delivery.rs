@@ -154,6 +154,27 @@ async fn an_aggregator_that_dies_is_left_for_the_second_and_nothing_is_lost() {
     assert!(agent.ledger.lock().downs[0].contains("silent"), "{:?}", agent.ledger.lock().downs);
 }
 
+/// Killed and started again: the new process knows nothing of the session, and says so.
+#[tokio::test]
+async fn a_restarted_aggregator_tells_its_agents_at_once() {
+    let site = Site::new();
+    let taken: Arc<_> = Arc::default();
+    let tls = site.receiver_tls();
+    let [killed, next] = [0, 1].map(|_| Aggregator::start_as(tls.clone(), Arc::clone(&taken), |_| {}));
+    let proxy = UdpProxy::start(killed.address, 1).await.unwrap();
+    let mut agent = Agent::start(site.agent_files("n1", HOUR), &[proxy.address()]);
+    agent.collect();
+    agent.all_acknowledged().await;
+
+    proxy.set_target(next.address);
+    proxy.rebind();
+    agent.collect();
+    agent.all_acknowledged().await;
+    assert_eq!(next.output.taken.lock().len(), 2);
+    let downs = agent.ledger.lock().downs.clone();
+    assert!(downs[0].contains("restarted"), "not by silence: {downs:?}");
+}
+
 #[tokio::test]
 async fn an_aggregator_that_goes_away_hands_its_agents_over() {
     let site = Site::new();

@@ -27,6 +27,8 @@ pub enum Change {
     OutOfMemory(Arc<Container>),
     /// Its health check says something else than before.
     Health(Arc<Container>, Health),
+    /// Something else is known of it: it was renamed, paused, resumed, or its runtime answers again.
+    Updated(Arc<Container>),
     /// It is gone.
     Removed(ContainerId),
 }
@@ -35,19 +37,30 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Catalogue {
     known: RwLock<HashMap<ContainerId, Arc<Container>>>,
+    writable_bytes: RwLock<HashMap<ContainerId, u64>>,
     changes: broadcast::Sender<Change>,
 }
 
 impl Default for Catalogue {
     fn default() -> Self {
-        Self { known: RwLock::default(), changes: broadcast::Sender::new(CHANGES_KEPT) }
+        Self {
+            known: RwLock::default(),
+            writable_bytes: RwLock::default(),
+            changes: broadcast::Sender::new(CHANGES_KEPT),
+        }
     }
 }
 
 impl Catalogue {
     /// What is known of a container.
     pub fn container(&self, id: &str) -> Option<Arc<Container>> {
-        self.known.read().get(&ContainerId::new(id)).cloned()
+        self.known.read().get(id).cloned()
+    }
+
+    /// The bytes in a container's writable layer, as its runtime last counted them; none unless the configuration
+    /// asks for it, because runtimes walk every file to answer.
+    pub fn writable_bytes(&self, id: &str) -> Option<u64> {
+        self.writable_bytes.read().get(id).copied()
     }
 
     /// All of them, in the order of their ids.
@@ -69,8 +82,16 @@ impl Catalogue {
 
     /// Takes a container out and tells of it.
     pub fn remove(&self, id: &ContainerId) {
+        self.writable_bytes.write().remove(id);
         if self.known.write().remove(id).is_some() {
             self.tell(Change::Removed(id.clone()));
+        }
+    }
+
+    /// Notes the size of a known container's writable layer.
+    pub fn put_writable_bytes(&self, id: &ContainerId, bytes: u64) {
+        if self.known.read().contains_key(id) {
+            self.writable_bytes.write().insert(id.clone(), bytes);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a runtime says of a container.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +17,13 @@ impl ContainerId {
 
     /// The id.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that maps of ids can be asked with a `&str`: hashes and orders are those of the text.
+impl Borrow<str> for ContainerId {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -39,11 +47,9 @@ pub enum RuntimeKind {
     CriO,
 }
 
-/// What a container is doing.
+/// What a container is doing. One that was made and has not begun is not in the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunState {
-    /// Made, not begun.
-    Created,
     /// Running.
     Running,
     /// Frozen.
@@ -85,7 +91,7 @@ pub struct Container {
     pub id: ContainerId,
     /// Who runs it.
     pub runtime: RuntimeKind,
-    /// Its name, without a leading slash.
+    /// Its name, without a leading slash; in a pod the container's name there, as in [`PodIdentity::container`].
     pub name: Box<str>,
     /// Its image, as it was asked for.
     pub image: Box<str>,

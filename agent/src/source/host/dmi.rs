@@ -5,8 +5,10 @@ use super::emit::{Emitter, Metric};
 use super::sysfs::{Attribute, Short};
 use super::text::label;
 use super::{CollectError, Collector, Setup};
+use pegel_proto::metrics::Series;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The attributes, which are labels too, sorted; one has another name as a label.
 const ATTRIBUTES: [&str; 20] = [
@@ -37,12 +39,8 @@ const SYSTEM_VENDOR: &str = "system_vendor";
 
 struct Dmi {
     dir: PathBuf,
-    known: Option<Known>,
-}
-
-struct Known {
-    info: Metric,
-    values: Vec<Box<str>>,
+    /// What was read; nothing on a machine whose firmware says nothing.
+    known: Option<Option<Arc<Series>>>,
 }
 
 /// Makes the collector.
@@ -55,19 +53,17 @@ impl Collector for Dmi {
         if self.known.is_none() {
             self.known = Some(self.read()?);
         }
-        let known = self.known.iter().filter(|known| !known.values.is_empty());
-        for Known { info, values } in known {
-            let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
-            out.emit(info, &values, 1.0);
-            return Ok(());
-        }
-        Err(CollectError::NoData("desktop management information"))
+        let Some(Some(info)) = &self.known else {
+            return Err(CollectError::NoData("desktop management information"));
+        };
+        out.emit_series(info, 1.0);
+        Ok(())
     }
 }
 
 impl Dmi {
-    fn read(&self) -> Result<Known, CollectError> {
-        let (mut labels, mut values) = (Vec::new(), Vec::new());
+    fn read(&self) -> Result<Option<Arc<Series>>, CollectError> {
+        let mut labels = Vec::new();
         for name in ATTRIBUTES {
             let mut attribute = Attribute::new(self.dir.join(match name {
                 SYSTEM_VENDOR => "sys_vendor",
@@ -79,11 +75,13 @@ impl Dmi {
                 matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
             };
             if let Some(value) = attribute.read_unless(&mut buffer, harmless)? {
-                labels.push(name);
-                values.push(label(value));
+                labels.push((name, label(value)));
             }
         }
+        if labels.is_empty() {
+            return Ok(None);
+        }
         let info = Metric::gauge("node_dmi_info", "1, with what the firmware says of the machine.", &[]);
-        Ok(Known { info: info.labelled(labels), values })
+        Ok(Some(info.series_with(labels).expect("attributes have different names")))
     }
 }

@@ -5,22 +5,28 @@
 //! after another on one thread (a `Lane`); one that hangs is left behind with its thread, reported as failed, and
 //! resumes when its call returns.
 
+mod adjtimex;
+mod arp;
 mod bcache;
 mod bonding;
 mod btrfs;
 mod build_info;
+mod conntrack;
 mod cpu;
 mod cpufreq;
 mod diskstats;
 mod dmi;
 mod dmmultipath;
 mod edac;
+mod entropy;
 mod fibrechannel;
 mod filefd;
 mod filesystem;
 mod filter;
 mod hwmon;
 mod infiniband;
+mod kernel_hung;
+mod links;
 mod loadavg;
 mod mdadm;
 mod meminfo;
@@ -30,11 +36,15 @@ mod netdev;
 mod netlink;
 mod netstat;
 mod nvme;
+mod os;
 mod powersupplyclass;
 mod pressure;
 mod rapl;
+mod schedstat;
 mod scrape;
 mod settings;
+mod sockstat;
+mod softnet;
 mod stat;
 mod summary;
 mod sysfs;
@@ -43,8 +53,10 @@ mod tapestats;
 mod task;
 mod thermal_zone;
 mod time;
+mod timex;
 mod topology;
 mod udev;
+mod udp_queues;
 mod uname;
 mod vmstat;
 mod watchdog;
@@ -57,12 +69,15 @@ mod tests;
 use super::reading::{emit, file, lane, text};
 use emit::Emitter;
 use file::SharedFile;
+use links::SharedLinks;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub use super::reading::CollectError;
+pub use adjtimex::ClockState;
 pub use filter::{BadPattern, Filter, Pattern};
+pub use netlink::{Netlink, NetlinkProtocol};
 pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
 pub use summary::{MachineSummary, machine_summary};
@@ -81,6 +96,20 @@ struct Setup<'a> {
     system: &'a Arc<dyn System>,
     /// `/proc/stat`, which two collectors need and which is dear to read.
     stat: Arc<SharedFile>,
+    /// The network interfaces, whose dump is dear too.
+    links: Arc<SharedLinks>,
+}
+
+impl<'a> Setup<'a> {
+    fn new(settings: &'a Settings, system: &'a Arc<dyn System>) -> Self {
+        Self {
+            paths: &settings.paths,
+            settings,
+            system,
+            stat: Arc::new(SharedFile::new(settings.paths.procfs.join("stat"))),
+            links: Arc::new(SharedLinks::new(system.clone())),
+        }
+    }
 }
 
 macro_rules! collectors {
@@ -125,12 +154,16 @@ macro_rules! collectors {
 
 // One row a collector, by name: its kind, its module (which is its name), and whether it is on by default.
 collectors! {
+    /// Entries of the ARP table.
+    Arp arp on;
     /// Block caches.
     Bcache bcache on;
     /// Bonded interfaces.
     Bonding bonding on;
     /// Btrfs filesystems.
     Btrfs btrfs on;
+    /// Connection tracking.
+    Conntrack conntrack on;
     /// Processor time, throttling, isolation.
     Cpu cpu on;
     /// Clock rates of processors.
@@ -143,6 +176,8 @@ collectors! {
     Dmmultipath dmmultipath on;
     /// Errors of memory modules.
     Edac edac on;
+    /// The kernel's entropy pool.
+    Entropy entropy on;
     /// Fibre Channel adapters.
     Fibrechannel fibrechannel on;
     /// Open files of the whole system.
@@ -153,6 +188,8 @@ collectors! {
     Hwmon hwmon on;
     /// InfiniBand and RDMA devices.
     Infiniband infiniband on;
+    /// Tasks that the kernel found hanging.
+    KernelHung kernel_hung on;
     /// Load averages.
     Loadavg loadavg on;
     /// Software RAID.
@@ -167,12 +204,20 @@ collectors! {
     Netstat netstat on;
     /// NVMe controllers and namespaces.
     Nvme nvme on;
+    /// The operating system's name and version.
+    Os os on;
     /// Batteries and mains.
     Powersupplyclass powersupplyclass on;
     /// Pressure stall information.
     Pressure pressure on;
     /// Energy that parts of the machine took.
     Rapl rapl on;
+    /// How long processors ran tasks, and tasks waited for them.
+    Schedstat schedstat on;
+    /// Sockets in use.
+    Sockstat sockstat on;
+    /// What processors did with received packets.
+    Softnet softnet on;
     /// Interrupts, context switches, forks, boot time.
     Stat stat on;
     /// Tape drives.
@@ -181,6 +226,10 @@ collectors! {
     ThermalZone thermal_zone on;
     /// The clock, its zone and sources.
     Time time on;
+    /// How the kernel disciplines its clock.
+    Timex timex on;
+    /// Bytes in the queues of UDP sockets.
+    UdpQueues udp_queues on;
     /// Kernel and host name.
     Uname uname on;
     /// Paging and out-of-memory kills.

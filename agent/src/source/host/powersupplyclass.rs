@@ -5,7 +5,9 @@ use super::filter::Filter;
 use super::sysfs::{Attribute, Devices, Entry, Short, int_any_base, is_gone, is_missing, is_without_answer};
 use super::text::label;
 use super::{CollectError, Collector, Setup};
+use pegel_proto::metrics::Series;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Numbers as they are.
 const ONE: f64 = 1.0;
@@ -98,9 +100,10 @@ struct Supply {
     /// With the place in the table.
     numbers: Vec<(usize, Attribute)>,
     words: Vec<(&'static str, Attribute)>,
-    /// What the words were, without those that are empty, and the metric with these labels.
-    info: Option<(Metric, Vec<Box<str>>)>,
+    /// What the words were.
     known: Vec<(&'static str, Box<str>)>,
+    /// The series that says so, without words that are empty; none once they changed.
+    info: Option<Arc<Series>>,
 }
 
 /// Makes the collector.
@@ -174,14 +177,11 @@ impl Supply {
             }
             self.info = None;
         }
-        let (metric, values) = self.info.get_or_insert_with(|| {
-            self.known.sort_unstable();
+        let series = self.info.get_or_insert_with(|| {
             let said = self.known.iter().filter(|(_, value)| !value.is_empty());
-            let (labels, values) = said.cloned().unzip();
-            (info.labelled(labels), values)
+            info.series_with(said.cloned()).expect("words have different names")
         });
-        let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
-        out.emit(metric, &values, 1.0);
+        out.emit_series(series, 1.0);
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! The host source: scrapes on a schedule, made of the collectors' segments.
 
 use super::emit::{Metric, Segment};
-use super::file::SharedFile;
 use super::lane::{Lane, Limits, Round};
+use super::settings::scrape_limit;
 use super::task::{Done, ScrapeMetrics, Task};
 use super::{CollectorKind, Settings, Setup, System, build_info};
 use crate::source::render;
@@ -33,15 +33,10 @@ struct Slot {
 }
 
 impl HostSource {
-    /// Makes the source. Nothing is read yet. Labels of the target are `job`, `instance` and `external`, which do
-    /// not override the first two.
+    /// Makes the source. Nothing is read yet. Labels of the target are those of the settings, the host's name
+    /// as `instance`, and `external`, which override none of them.
     pub fn new(settings: Settings, external: &Labels, system: &Arc<dyn System>) -> Self {
-        let setup = Setup {
-            paths: &settings.paths,
-            settings: &settings,
-            system,
-            stat: Arc::new(SharedFile::new(settings.paths.procfs.join("stat"))),
-        };
+        let setup = Setup::new(&settings, system);
         let slot = |kind: &CollectorKind| Slot {
             kind: *kind,
             task: Some(Box::new(Task::new(*kind, kind.build(&setup)))),
@@ -49,12 +44,10 @@ impl HostSource {
             hung: false,
         };
         let slots = settings.collectors.iter().map(slot).collect();
-        let instance = settings.instance.clone().unwrap_or_else(|| system.uname().nodename);
-        let own = [("job", settings.job.as_str()), ("instance", &instance)];
-        let rest = external.iter().filter(|(name, _)| !matches!(*name, "job" | "instance"));
-        let target = Labels::new(own.into_iter().chain(rest)).expect("target labels are unique");
+        let instance = system.uname().nodename;
+        let target = settings.labels.target(&[("instance", &instance)], external);
         Self {
-            target: Arc::new(target),
+            target,
             lane: Lane::new("pegel-host"),
             slots,
             scrape: 0,
@@ -132,7 +125,10 @@ impl HostSource {
             task.prepare(*scrape);
             Some((key, task))
         }));
-        Limits { job: settings.collector_limit(), deadline: now + settings.scrape_limit() }
+        Limits {
+            job: settings.collector_timeout.min(scrape_limit(settings.interval)),
+            deadline: now + scrape_limit(settings.interval),
+        }
     }
 
     fn check(&mut self, limits: Limits) -> Round {

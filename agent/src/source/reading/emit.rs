@@ -4,8 +4,7 @@
 //! i-th of the scrape before: equal family (by pointer) and equal label values mean the same [`Series`], and
 //! nothing is allocated.
 
-use pegel_proto::metrics::{Family, Labels, MetricType, NAME_LABEL, Series};
-use std::borrow::Cow;
+use pegel_proto::metrics::{DuplicateLabel, Family, Labels, MetricType, NAME_LABEL, Series};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub(in crate::source) struct Metric {
     family: Arc<Family>,
-    labels: Cow<'static, [&'static str]>,
+    labels: &'static [&'static str],
 }
 
 impl Metric {
@@ -26,7 +25,7 @@ impl Metric {
     ) -> Self {
         debug_assert!(labels.is_sorted(), "{name}: label names are sorted");
         let family = Family { name: name.into(), kind, help: help.into(), unit: "".into() };
-        Self { family: Arc::new(family), labels: Cow::Borrowed(labels) }
+        Self { family: Arc::new(family), labels }
     }
 
     /// A counter.
@@ -44,12 +43,6 @@ impl Metric {
         Self::new(name, help, MetricType::Unknown, &[])
     }
 
-    /// The same family with other labels (sorted by name), for those that exist on some machines only.
-    pub(in crate::source) fn labelled(&self, labels: Vec<&'static str>) -> Self {
-        debug_assert!(labels.is_sorted(), "{}: label names are sorted", self.family.name);
-        Self { family: self.family.clone(), labels: Cow::Owned(labels) }
-    }
-
     #[cfg(test)]
     pub(in crate::source) fn family(&self) -> &Family {
         &self.family
@@ -57,19 +50,26 @@ impl Metric {
 
     fn is_of(&self, series: &Series, values: &[&str]) -> bool {
         // `__name__` sorts before every other label name that is in use here.
-        let own = series.labels().iter().skip(1);
         Arc::ptr_eq(series.family(), &self.family)
-            && own.clone().map(|(_, value)| value).eq(values.iter().copied())
-            && (matches!(self.labels, Cow::Borrowed(_))
-                || own.map(|(name, _)| name).eq(self.labels.iter().copied()))
+            && series.labels().iter().skip(1).map(|(_, value)| value).eq(values.iter().copied())
     }
 
     fn series(&self, values: &[&str]) -> Arc<Series> {
         assert_eq!(self.labels.len(), values.len(), "{}: one value a label", self.family.name);
-        let pairs = self.labels.iter().copied().zip(values.iter().copied());
-        let labels = Labels::new([(NAME_LABEL, self.family.name.as_ref())].into_iter().chain(pairs))
-            .expect("the label names of a metric are unique");
-        Arc::new(Series::new(labels, self.family.clone()))
+        self.series_with(self.labels.iter().copied().zip(values.iter().copied()))
+            .expect("the label names of a metric are unique")
+    }
+
+    /// A series of this metric with labels whose names are found at run time, for [`Emitter::emit_series`]. A name
+    /// that occurs twice is an error.
+    pub(in crate::source) fn series_with<N: Into<Box<str>>, V: Into<Box<str>>>(
+        &self,
+        labels: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Arc<Series>, DuplicateLabel> {
+        let name: (Box<str>, Box<str>) = (NAME_LABEL.into(), self.family.name.clone());
+        let labels = labels.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let labels = Labels::new(std::iter::once(name).chain(labels))?;
+        Ok(Arc::new(Series::new(labels, self.family.clone())))
     }
 }
 
@@ -123,10 +123,20 @@ impl Emitter<'_> {
 
     /// Emits one sample. `labels` has a value for each of the metric's label names, in their order.
     pub(in crate::source) fn emit(&mut self, metric: &Metric, labels: &[&str], value: f64) {
+        self.push(value, |series| metric.is_of(series, labels), || metric.series(labels));
+    }
+
+    /// Emits one sample of a series that the collector keeps itself, for labels whose names are not known
+    /// beforehand. As long as its labels stay the same the collector gives the same `Arc`.
+    pub(in crate::source) fn emit_series(&mut self, series: &Arc<Series>, value: f64) {
+        self.push(value, |before| Arc::ptr_eq(before, series), || series.clone());
+    }
+
+    fn push(&mut self, value: f64, is_it: impl Fn(&Arc<Series>) -> bool, make: impl FnOnce() -> Arc<Series>) {
         self.segment.values.push(value);
         let before = &self.segment.series;
         if let Some(series) = before.get(self.cursor)
-            && metric.is_of(series, labels)
+            && is_it(series)
         {
             self.cursor += 1;
             if let Some(rebuilt) = &mut self.rebuilt {
@@ -136,13 +146,13 @@ impl Emitter<'_> {
         }
         let rebuilt = self.rebuilt.get_or_insert_with(|| before[..self.cursor].to_vec());
         // Where series vanished, the wanted one stands further on.
-        let ahead = before[self.cursor.min(before.len())..].iter().position(|s| metric.is_of(s, labels));
+        let ahead = before[self.cursor.min(before.len())..].iter().position(is_it);
         match ahead {
             Some(skipped) => {
                 rebuilt.push(before[self.cursor + skipped].clone());
                 self.cursor += skipped + 1;
             }
-            None => rebuilt.push(metric.series(labels)),
+            None => rebuilt.push(make()),
         }
     }
 
@@ -216,6 +226,24 @@ mod tests {
     }
 
     #[test]
+    fn what_fails_midway_leaves_nothing_and_begins_anew() {
+        let metric = Metric::gauge("node_x", "X.", &["device"]);
+        let mut segment = Segment::default();
+        let first = scrape(&mut segment, &metric, &["a", "b"]);
+        let mut out = segment.emitter(2);
+        let failed = out.whole(|out| {
+            out.emit(&metric, &["new"], 1.0);
+            out.emit(&metric, &["a"], 2.0);
+            Err("midway")
+        });
+        assert_eq!(failed, Err("midway"));
+        out.emit(&metric, &["b"], 3.0);
+        out.finish();
+        assert_eq!(segment.values(), [3.0]);
+        assert!(Arc::ptr_eq(&segment.series()[0], &first[1]));
+    }
+
+    #[test]
     fn a_series_emitted_twice_counts_once() {
         let metric = Metric::gauge("node_x", "X.", &["device"]);
         let mut segment = Segment::default();
@@ -223,5 +251,27 @@ mod tests {
         assert_eq!(segment.values(), [0.0, 2.0]);
         scrape(&mut segment, &metric, &["a", "a", "b"]);
         assert_eq!(segment.values(), [0.0, 2.0]);
+    }
+
+    #[test]
+    fn labels_with_names_of_their_own_keep_their_series_as_long_as_the_collector_does() {
+        let metric = Metric::gauge("node_x", "X.", &[]);
+        let made = |value| metric.series_with([("b", value), ("a", "1")]).unwrap();
+        let (one, two) = (made("one"), made("two"));
+        assert_eq!(one.labels().iter().map(|(name, _)| name).collect::<Vec<_>>(), ["__name__", "a", "b"]);
+        let mut segment = Segment::default();
+        let mut emit = |all: &[&Arc<Series>]| {
+            let mut out = segment.emitter(1);
+            for series in all {
+                out.emit_series(series, 1.0);
+            }
+            out.finish();
+            segment.series().to_vec()
+        };
+        let first = emit(&[&one, &two]);
+        assert!(Arc::ptr_eq(&first[1], &two));
+        assert!(Arc::ptr_eq(&emit(&[&two])[0], &two));
+        assert_eq!(emit(&[&made("two"), &one, &one]).len(), 2, "a series twice counts once");
+        assert!(metric.series_with([("a", ""), ("a", "")]).is_err());
     }
 }

@@ -40,7 +40,7 @@ mod tests {
         assert_eq!(sized(b"0"), Some(0));
         assert_eq!(sized(b"4.0k"), Some(4096));
         assert_eq!(sized(b"1.10k"), Some(2024));
-        assert_eq!(sized(b"289.5M"), Some(303_562_752));
+        assert_eq!(sized(b"289.5M"), Some(303_550_464));
         assert_eq!(sized_with_sign(b"-1.5G"), Some(-1_598_029_824));
         assert_eq!(sized(b"2.0x"), Some(0));
         for bad in [b"".as_slice(), b"k", b".k", b"1.x", b"x1"] {

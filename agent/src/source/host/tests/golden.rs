@@ -74,3 +74,18 @@ fn a_server_with_two_sockets_raid_bonds_and_every_kind_of_storage() {
 fn an_arm64_board_with_two_clusters_and_a_battery() {
     check("arm64");
 }
+
+#[test]
+fn a_kernel_of_2013() {
+    check("kernel310");
+}
+
+#[test]
+fn a_client_and_server_of_nfs() {
+    check("nfs");
+}
+
+#[test]
+fn a_router_with_many_interfaces() {
+    check("router");
+}

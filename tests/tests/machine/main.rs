@@ -1,0 +1,5 @@
+//! In a machine with systemd and real units: what only such a machine shows.
+//!
+//! `tests/backends/backend machine` makes the machine; without it the suite says `SKIPPED`.
+
+mod boot;

@@ -1,0 +1,3 @@
+//! Discovery of containers against real engines.
+
+mod engine;
