@@ -22,7 +22,6 @@ const WORDS: [&str; 10] = [
 
 /// Which of the words are numbers, told without `0x`.
 const NUMBERS_IN_WORDS: [&str; 3] = ["fabric_name", "port_id", "port_name"];
-const PORT_STATE: usize = 4;
 
 /// The attribute, the metric's name, its help.
 const COUNTERS: [(&str, &str, &str); 14] = [
@@ -126,19 +125,11 @@ impl Host {
         let [tmo, fabric, id, port, state, kind, speed, classes, speeds, symbolic] = &words;
         let labels: [&str; 11] = [tmo, fabric, name, id, port, state, kind, speed, classes, speeds, symbolic];
         out.emit(info, &labels, 1.0);
-        // An adapter that is switched off counts nothing.
-        let is_off = matches!(&*words[PORT_STATE], "" | "Unknown");
         let mut buffer: Short = [0; 128];
         for (attribute, metric) in self.counters.iter_mut().zip(counters) {
-            let text = attribute.read_unless(&mut buffer, is_without_answer)?;
-            let value = match text {
-                Some(text) => {
-                    Some(uint_any_base(text).ok_or_else(|| attribute.bad("a number is expected", text))?)
-                }
-                None => None,
-            };
-            let value = if is_off { Some(0) } else { value };
-            if let Some(value) = value.filter(|value| *value != NOT_COUNTED) {
+            let Some(text) = attribute.read_unless(&mut buffer, is_without_answer)? else { continue };
+            let value = uint_any_base(text).ok_or_else(|| attribute.bad("a number is expected", text))?;
+            if value != NOT_COUNTED {
                 out.emit(metric, &[name], value as f64);
             }
         }

@@ -167,7 +167,9 @@ fn statistics<'a>(
     if !rest.by_ref().any(|line| fields(line).eq(HEADING)) {
         return Err(("the heading `name type data` is expected", text));
     }
-    for (place, line) in rest.enumerate() {
+    // Lines without a number have no place among the keys.
+    let mut place = 0;
+    for line in rest {
         let mut columns = fields(line);
         let (Some(key), Some(kind), Some(value)) = (columns.next(), columns.next(), columns.next()) else {
             continue;
@@ -190,6 +192,7 @@ fn statistics<'a>(
         if let Some(metric) = keys.metric(place, key, &make) {
             emit(metric, value);
         }
+        place += 1;
     }
     Ok(())
 }
