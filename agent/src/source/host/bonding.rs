@@ -1,7 +1,7 @@
 //! Bonded interfaces and their links (Documentation/networking/bonding.rst, `/sys/class/net/bonding_masters`).
 
 use super::emit::{Emitter, Metric};
-use super::sysfs::{Attribute, Page, Short, is_missing};
+use super::sysfs::{Attribute, Page, Short, is_missing, no_data_if};
 use super::text::{fields, label};
 use super::{CollectError, Collector, Setup};
 use std::path::{Path, PathBuf};
@@ -41,10 +41,7 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
 
 impl Collector for Bonding {
     fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
-        out.whole(|out| self.emit(out)).map_err(|error| match is_missing(&error) {
-            true => CollectError::NoData("bonded interfaces"),
-            false => error,
-        })
+        out.whole(|out| self.emit(out)).map_err(no_data_if(is_missing, "bonded interfaces"))
     }
 }
 

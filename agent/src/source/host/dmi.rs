@@ -39,21 +39,28 @@ const SYSTEM_VENDOR: &str = "system_vendor";
 
 struct Dmi {
     dir: PathBuf,
-    /// What was read; nothing on a machine whose firmware says nothing.
-    known: Option<Option<Arc<Series>>>,
+    known: Known,
+}
+
+/// What is known of the firmware's words.
+enum Known {
+    NotRead,
+    /// It says nothing.
+    Nothing,
+    Info(Arc<Series>),
 }
 
 /// Makes the collector.
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
-    Box::new(Dmi { dir: setup.paths.sysfs.join("class/dmi/id"), known: None })
+    Box::new(Dmi { dir: setup.paths.sysfs.join("class/dmi/id"), known: Known::NotRead })
 }
 
 impl Collector for Dmi {
     fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
-        if self.known.is_none() {
-            self.known = Some(self.read()?);
+        if matches!(self.known, Known::NotRead) {
+            self.known = self.read()?;
         }
-        let Some(Some(info)) = &self.known else {
+        let Known::Info(info) = &self.known else {
             return Err(CollectError::NoData("desktop management information"));
         };
         out.emit_series(info, 1.0);
@@ -62,7 +69,7 @@ impl Collector for Dmi {
 }
 
 impl Dmi {
-    fn read(&self) -> Result<Option<Arc<Series>>, CollectError> {
+    fn read(&self) -> Result<Known, CollectError> {
         let mut labels = Vec::new();
         for name in ATTRIBUTES {
             let mut attribute = Attribute::new(self.dir.join(match name {
@@ -79,9 +86,9 @@ impl Dmi {
             }
         }
         if labels.is_empty() {
-            return Ok(None);
+            return Ok(Known::Nothing);
         }
         let info = Metric::gauge("node_dmi_info", "1, with what the firmware says of the machine.", &[]);
-        Ok(Some(info.series_with(labels).expect("attributes have different names")))
+        Ok(Known::Info(info.series_with(labels).expect("attributes have different names")))
     }
 }

@@ -1,7 +1,7 @@
 //! Multipath devices of the device mapper, `/sys/block/dm-*` (Documentation/ABI/testing/sysfs-block-dm).
 
 use super::emit::{Emitter, Metric};
-use super::sysfs::{Attribute, Devices, Entry, Short, is_out_of_reach};
+use super::sysfs::{Attribute, Devices, Entry, Short, is_out_of_reach, no_data_if};
 use super::text::label;
 use super::{CollectError, Collector, Setup};
 use std::path::{Path, PathBuf};
@@ -14,8 +14,7 @@ const MULTIPATH: &[u8] = b"mpath-";
 
 struct DmMultipath {
     block: PathBuf,
-    /// None for other devices of the mapper.
-    devices: Devices<Option<Multipath>>,
+    devices: Devices<Mapped>,
     metrics: Metrics,
 }
 
@@ -27,6 +26,12 @@ struct Metrics {
     paths_active: Metric,
     paths_failed: Metric,
     path_state: Metric,
+}
+
+/// A device of the mapper.
+enum Mapped {
+    Multipath(Box<Multipath>),
+    Other,
 }
 
 struct Multipath {
@@ -70,38 +75,40 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
 impl Collector for DmMultipath {
     fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
         out.whole(|out| {
-            for device in self.devices.list(Multipath::find)? {
-                if let Some(multipath) = &mut device.is {
+            for device in self.devices.list(Mapped::new)? {
+                if let Mapped::Multipath(multipath) = &mut device.is {
                     multipath.emit(&device.name, &self.block, &self.metrics, out)?;
                 }
             }
             Ok(())
         })
-        .map_err(|error| match is_out_of_reach(&error) {
-            true => CollectError::NoData("block devices in sysfs, or not all of them for us"),
-            false => error,
-        })
+        .map_err(no_data_if(is_out_of_reach, "block devices in sysfs, or not all of them for us"))
     }
 }
 
-impl Multipath {
+impl Mapped {
     /// A device of the mapper, as soon as it has its UUID.
-    fn find(entry: &Entry<'_>) -> Option<Option<Self>> {
+    fn new(entry: &Entry<'_>) -> Option<Self> {
         entry.name.strip_prefix("dm-")?;
         let dir = entry.path();
         let attribute = |name: &str| Attribute::new(dir.join(name));
         let mut buffer: Short = [0; 128];
         let uuid = attribute("dm/uuid").read(&mut buffer).ok().filter(|uuid| !uuid.is_empty())?;
-        Some(uuid.starts_with(MULTIPATH).then(|| Self {
+        if !uuid.starts_with(MULTIPATH) {
+            return Some(Self::Other);
+        }
+        Some(Self::Multipath(Box::new(Multipath {
             uuid: label(uuid),
             name: attribute("dm/name"),
             suspended: attribute("dm/suspended"),
             size: attribute("size"),
             slaves: dir.join("slaves"),
             paths: Devices::new(dir.join("slaves")),
-        }))
+        })))
     }
+}
 
+impl Multipath {
     fn emit(
         &mut self,
         sysfs_name: &str,

@@ -1,7 +1,9 @@
 //! Fibre Channel host adapters, `/sys/class/fc_host` (drivers/scsi/scsi_transport_fc.c).
 
 use super::emit::{Emitter, Metric};
-use super::sysfs::{Attribute, Devices, Entry, Short, is_missing, is_without_answer, uint_any_base};
+use super::sysfs::{
+    Attribute, Devices, Entry, Short, is_missing, is_without_answer, no_data_if, uint_any_base,
+};
 use super::{CollectError, Collector, Setup};
 use std::borrow::Cow;
 use std::io::ErrorKind;
@@ -92,10 +94,7 @@ impl Collector for FibreChannel {
                 counters: COUNTERS.map(|(name, ..)| Attribute::new(dir.join("statistics").join(name))),
             })
         };
-        let hosts = self.hosts.list(make).map_err(|error| match is_missing(&error) {
-            true => CollectError::NoData("Fibre Channel"),
-            false => error,
-        })?;
+        let hosts = self.hosts.list(make).map_err(no_data_if(is_missing, "Fibre Channel"))?;
         out.whole(|out| {
             for host in hosts {
                 host.is.emit(&host.name, &self.info, &self.counters, out)?;

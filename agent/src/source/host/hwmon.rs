@@ -7,7 +7,7 @@ mod sensor;
 
 use super::emit::{Emitter, Metric};
 use super::filter::Filter;
-use super::sysfs::{Device, Devices, Entry, is_missing};
+use super::sysfs::{Device, Devices, Entry, is_missing, no_data_if};
 use super::text::label;
 use super::{CollectError, Collector, Setup};
 use sensor::Sensor;
@@ -20,8 +20,8 @@ const RELIST_SCRAPES: u64 = 20;
 
 struct Hwmon {
     entries: Devices<Chip>,
-    chips: Filter,
-    sensors: Filter,
+    wanted_chips: Filter,
+    wanted_sensors: Filter,
     metrics: Metrics,
 }
 
@@ -36,9 +36,9 @@ struct Metrics {
 struct Chip {
     dir: PathBuf,
     /// The label `chip`, but for the suffix that tells chips of one device apart; none if it is no directory.
-    base_name: Option<Box<str>>,
+    stable_name: Option<Box<str>>,
     /// What the file `name` says, without blanks around it.
-    name_file: Box<str>,
+    name_said: Box<str>,
     /// The label `chip_name`.
     chip_name: Option<Box<str>>,
     listed: Option<Listed>,
@@ -56,8 +56,8 @@ struct Listed {
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
     Box::new(Hwmon {
         entries: Devices::new(setup.paths.sysfs.join("class/hwmon")),
-        chips: setup.settings.hwmon_chips.clone(),
-        sensors: setup.settings.hwmon_sensors.clone(),
+        wanted_chips: setup.settings.hwmon_chips.clone(),
+        wanted_sensors: setup.settings.hwmon_sensors.clone(),
         metrics: Metrics {
             chip_names: Metric::gauge(
                 "node_hwmon_chip_names",
@@ -77,15 +77,12 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
 impl Collector for Hwmon {
     fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
         let make = |entry: &Entry<'_>| Some(Chip::new(entry.path()));
-        let entries = self.entries.list(make).map_err(|error| match is_missing(&error) {
-            true => CollectError::NoData("hardware monitoring"),
-            false => error,
-        })?;
+        let entries = self.entries.list(make).map_err(no_data_if(is_missing, "hardware monitoring"))?;
         let names = labels(entries);
         let mut failed = None;
         for (entry, chip) in entries.iter_mut().zip(names) {
-            let Some(chip) = chip.filter(|chip| self.chips.passes(chip)) else { continue };
-            if let Err(error) = entry.is.emit(chip, &self.sensors, &mut self.metrics, out) {
+            let Some(chip) = chip.filter(|chip| self.wanted_chips.passes(chip)) else { continue };
+            if let Err(error) = entry.is.emit(chip, &self.wanted_sensors, &mut self.metrics, out) {
                 failed = Some(error);
             }
         }
@@ -97,13 +94,13 @@ impl Collector for Hwmon {
 fn labels(entries: &[Device<Chip>]) -> Vec<Option<Box<str>>> {
     let label = |entry: &Device<Chip>| {
         let chip = &entry.is;
-        let base = chip.base_name.as_ref()?;
-        let namesakes = || entries.iter().filter(|other| other.is.base_name.as_ref() == Some(base));
+        let base = chip.stable_name.as_ref()?;
+        let namesakes = || entries.iter().filter(|other| other.is.stable_name.as_ref() == Some(base));
         if namesakes().count() == 1 {
             return Some(base.clone());
         }
-        let alike = namesakes().filter(|other| other.is.name_file == chip.name_file).count();
-        let mut suffix = cleaned(&chip.name_file);
+        let alike = namesakes().filter(|other| other.is.name_said == chip.name_said).count();
+        let mut suffix = cleaned(&chip.name_said);
         if suffix.is_empty() || alike > 1 {
             suffix = cleaned(&entry.name);
         }
@@ -118,8 +115,8 @@ impl Chip {
         let name_file = fs::read(dir.join("name")).ok().map(|name| label(&name));
         let chip_name = name_file.as_deref().map(cleaned).filter(|name| !name.is_empty());
         Self {
-            base_name: if is_dir { base_name(&dir, chip_name.as_deref()) } else { None },
-            name_file: name_file.unwrap_or_default().trim().into(),
+            stable_name: if is_dir { stable_name(&dir, chip_name.as_deref()) } else { None },
+            name_said: name_file.unwrap_or_default().trim().into(),
             chip_name: chip_name.map(Into::into),
             listed: None,
             dir,
@@ -134,15 +131,14 @@ impl Chip {
         out: &mut Emitter<'_>,
     ) -> Result<(), CollectError> {
         let fresh = |listed: &Listed| out.scrape() < listed.until_scrape && listed.chip == chip;
-        let listed = match self.listed.take().filter(fresh) {
-            Some(listed) => self.listed.insert(listed),
-            None => {
-                let unreadable = |source| CollectError::Read { path: self.dir.clone(), source };
-                let mut sensors = sensor::find(&self.dir).map_err(unreadable)?;
-                sensors.retain(|sensor| filter.passes(&format!("{chip};{}", sensor.name())));
-                let until_scrape = out.scrape() + RELIST_SCRAPES;
-                self.listed.insert(Listed { chip, until_scrape, sensors })
-            }
+        let listed = if let Some(listed) = self.listed.take().filter(fresh) {
+            self.listed.insert(listed)
+        } else {
+            let unreadable = |source| CollectError::Read { path: self.dir.clone(), source };
+            let mut sensors = sensor::find(&self.dir).map_err(unreadable)?;
+            sensors.retain(|sensor| filter.passes(&format!("{chip};{}", sensor.name())));
+            let until_scrape = out.scrape() + RELIST_SCRAPES;
+            self.listed.insert(Listed { chip, until_scrape, sensors })
         };
         if let Some(name) = &self.chip_name {
             out.emit(&metrics.chip_names, &[&listed.chip, name], 1.0);
@@ -156,7 +152,7 @@ impl Chip {
 
 /// What stays the same however modules are loaded: the device's bus and name; else what the driver calls itself;
 /// else the directory.
-fn base_name(dir: &Path, chip_name: Option<&str>) -> Option<Box<str>> {
+fn stable_name(dir: &Path, chip_name: Option<&str>) -> Option<Box<str>> {
     let part = |path: &Path| path.file_name().map(|name| cleaned(&name.to_string_lossy()));
     if let Ok(device) = fs::canonicalize(dir.join("device")) {
         let name = part(&device).unwrap_or_default();

@@ -4,7 +4,9 @@ mod counters;
 
 use super::emit::{Emitter, Metric};
 use super::filter::Filter;
-use super::sysfs::{Attribute, Devices, Entry, Page, Short, is_missing, is_without_answer, uint_any_base};
+use super::sysfs::{
+    Attribute, Devices, Entry, Page, Short, is_missing, is_without_answer, no_data_if, uint_any_base,
+};
 use super::text::uint;
 use super::{CollectError, Collector, Setup};
 use counters::{COUNTERS, EXTENDED, HARDWARE, PLAIN};
@@ -94,10 +96,7 @@ impl Collector for Infiniband {
             }
             Ok(())
         })
-        .map_err(|error| match is_missing(&error) {
-            true => CollectError::NoData("InfiniBand devices, or not all that is asked of them"),
-            false => error,
-        })
+        .map_err(no_data_if(is_missing, "InfiniBand devices, or not all that is asked of them"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::emit::{Emitter, Metric};
 use super::file::{Content, PolledFile};
-use super::sysfs::{Attribute, Devices, Entry, Page, Short, is_missing};
+use super::sysfs::{Attribute, Devices, Entry, Page, Short, is_missing, no_data_if};
 use super::text::{fields, label, uint};
 use super::{CollectError, Collector, Setup};
 use std::fs;
@@ -98,10 +98,10 @@ impl Collector for Mdadm {
         match self.arrays.list(Array::new) {
             Ok(arrays) => {
                 for array in arrays {
-                    let (disks, degraded) = array.is.read().map_err(|error| match is_missing(&error) {
-                        true => CollectError::NoData("complete description of its arrays in sysfs"),
-                        false => error,
-                    })?;
+                    let (disks, degraded) = array
+                        .is
+                        .read()
+                        .map_err(no_data_if(is_missing, "complete description of its arrays in sysfs"))?;
                     found.push((&array.name, disks, degraded));
                 }
             }
@@ -225,7 +225,7 @@ fn disks_and_blocks(line: &[u8], status: &[u8]) -> Option<(u64, u64, u64)> {
     let blocks = fields(status).next().and_then(uint)?;
     if contains(line, b"raid0") || contains(line, b"linear") {
         // Only disks have a number in brackets here; all of them are needed.
-        let disks = line.iter().filter(|b| **b == b'[').count() as u64;
+        let disks = memchr::memchr_iter(b'[', line).count() as u64;
         return Some((disks, disks, blocks));
     }
     if contains(line, b"inactive") {

@@ -6,7 +6,7 @@
 use super::emit::{Emitter, Metric};
 use super::filter::Filter;
 use super::sysfs::{
-    Attribute, Devices, Entry, Short, int_any_base, is_gone, is_out_of_reach, is_without_answer,
+    Attribute, Devices, Entry, Short, int_any_base, is_gone, is_out_of_reach, is_without_answer, no_data_if,
 };
 use super::{CollectError, Collector, Setup};
 use pegel_proto::metrics::MetricType::{self, Counter, Gauge};
@@ -87,10 +87,8 @@ impl Collector for Netclass {
         let make = |entry: &Entry<'_>| {
             (!entry.is_file() && filter.passes(entry.name)).then(|| Interface::new(&entry.path()))
         };
-        let interfaces = self.interfaces.list(make).map_err(|error| match is_out_of_reach(&error) {
-            true => CollectError::NoData("network interfaces in sysfs"),
-            false => error,
-        })?;
+        let interfaces =
+            self.interfaces.list(make).map_err(no_data_if(is_out_of_reach, "network interfaces in sysfs"))?;
         // One attribute that is no number does not take the others along.
         let mut odd = None;
         out.whole(|out| {

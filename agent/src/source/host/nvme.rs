@@ -1,7 +1,7 @@
 //! NVMe controllers and their namespaces, `/sys/class/nvme` (drivers/nvme/host/sysfs.c).
 
 use super::emit::{Emitter, Metric};
-use super::sysfs::{Attribute, Devices, Entry, Short, is_missing};
+use super::sysfs::{Attribute, Devices, Entry, Short, is_missing, no_data_if};
 use super::text::uint;
 use super::{CollectError, Collector, Setup};
 
@@ -72,10 +72,7 @@ impl Collector for Nvme {
             }
             Ok(())
         })
-        .map_err(|error| match is_missing(&error) {
-            true => CollectError::NoData("NVMe controllers, or not all that node_exporter asks of them"),
-            false => error,
-        })
+        .map_err(no_data_if(is_missing, "NVMe controllers, or not all that node_exporter asks of them"))
     }
 }
 

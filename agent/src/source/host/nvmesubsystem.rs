@@ -1,7 +1,7 @@
 //! NVMe subsystems and the paths to them, `/sys/class/nvme-subsystem` (Documentation/admin-guide/nvme-multipath.rst).
 
 use super::emit::{Emitter, Metric};
-use super::sysfs::{Attribute, Devices, Entry, Short, is_out_of_reach};
+use super::sysfs::{Attribute, Devices, Entry, Short, is_out_of_reach, no_data_if};
 use super::{CollectError, Collector, Setup};
 use std::borrow::Cow;
 
@@ -76,10 +76,7 @@ impl Collector for NvmeSubsystems {
             }
             Ok(())
         })
-        .map_err(|error| match is_out_of_reach(&error) {
-            true => CollectError::NoData("NVMe subsystems, or not all that is asked of them"),
-            false => error,
-        })
+        .map_err(no_data_if(is_out_of_reach, "NVMe subsystems, or not all that is asked of them"))
     }
 }
 

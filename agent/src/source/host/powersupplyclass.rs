@@ -2,7 +2,9 @@
 
 use super::emit::{Emitter, Metric};
 use super::filter::Filter;
-use super::sysfs::{Attribute, Devices, Entry, Short, int_any_base, is_gone, is_missing, is_without_answer};
+use super::sysfs::{
+    Attribute, Devices, Entry, Short, int_any_base, is_gone, is_missing, is_without_answer, no_data_if,
+};
 use super::text::label;
 use super::{CollectError, Collector, Setup};
 use pegel_proto::metrics::Series;
@@ -125,10 +127,7 @@ impl Collector for PowerSupplies {
         let filter = &self.filter;
         let make =
             |entry: &Entry<'_>| filter.passes(entry.name).then(|| Supply::new(&entry.path(), entry.name));
-        let supplies = self.supplies.list(make).map_err(|error| match is_missing(&error) {
-            true => CollectError::NoData("power supplies"),
-            false => error,
-        })?;
+        let supplies = self.supplies.list(make).map_err(no_data_if(is_missing, "power supplies"))?;
         out.whole(|out| {
             for supply in supplies {
                 supply.is.emit(&supply.name, &self.numbers, &self.info, out)?;

@@ -1,7 +1,7 @@
 //! Energy that packages, cores and memory took, `/sys/class/powercap` (Documentation/power/powercap/powercap.rst).
 
 use super::emit::{Emitter, Metric};
-use super::sysfs::{Attribute, Devices, Entry, Short, is_out_of_reach};
+use super::sysfs::{Attribute, Devices, Entry, Short, is_out_of_reach, no_data_if};
 use super::text::label;
 use super::{CollectError, Collector, Setup};
 use std::collections::BTreeMap;
@@ -42,10 +42,7 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
 
 impl Collector for Rapl {
     fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
-        self.emit(out).map_err(|error| match is_out_of_reach(&error) {
-            true => CollectError::NoData("energy counters, or only for root"),
-            false => error,
-        })
+        self.emit(out).map_err(no_data_if(is_out_of_reach, "energy counters, or only for root"))
     }
 }
 
@@ -62,17 +59,16 @@ impl Rapl {
             used.insert(name, index + 1);
             let joules = energy.number(&mut buffer)? as f64 / MICRO;
             let (index, path) = (index.to_string(), path.to_string_lossy());
-            match &self.labelled {
-                Some(metric) => out.emit(metric, &[&index, &path, name], joules),
-                None => {
-                    let metric = self.named.entry(name.into()).or_insert_with(|| {
-                        let help = format!("Energy that `{name}` took; it wraps around.");
-                        let full = format!("node_rapl_{}_joules_total", in_metric_name(name));
-                        Metric::counter(&full, &help, &["index", "path"])
-                    });
-                    out.emit(metric, &[&index, &path], joules);
-                }
+            if let Some(metric) = &self.labelled {
+                out.emit(metric, &[&index, &path, name], joules);
+                continue;
             }
+            let metric = self.named.entry(name.into()).or_insert_with(|| {
+                let help = format!("Energy that `{name}` took; it wraps around.");
+                let full = format!("node_rapl_{}_joules_total", in_metric_name(name));
+                Metric::counter(&full, &help, &["index", "path"])
+            });
+            out.emit(metric, &[&index, &path], joules);
         }
         Ok(())
     }

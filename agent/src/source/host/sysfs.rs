@@ -161,6 +161,14 @@ pub(super) fn is_missing(error: &CollectError) -> bool {
     matches!(error, CollectError::Read { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
+/// Makes an error that `test` knows the harmless one that there is nothing to collect.
+pub(super) fn no_data_if(
+    test: fn(&CollectError) -> bool,
+    what: &'static str,
+) -> impl FnOnce(CollectError) -> CollectError {
+    move |error| if test(&error) { CollectError::NoData(what) } else { error }
+}
+
 /// A number without a sign, in the base that its prefix says: `0x`, `0o` or `0` (octal), `0b`, else decimal.
 pub(super) fn uint_any_base(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
@@ -178,8 +186,7 @@ pub(super) fn uint_any_base(text: &[u8]) -> Option<u64> {
 pub(super) fn int_any_base(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
     };
     let value = i128::from(uint_any_base(digits)?);
     i64::try_from(if negative { -value } else { value }).ok()

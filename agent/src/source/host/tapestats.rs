@@ -2,7 +2,7 @@
 
 use super::emit::{Emitter, Metric};
 use super::filter::Filter;
-use super::sysfs::{Attribute, Devices, Entry, Short, is_missing, uint_any_base};
+use super::sysfs::{Attribute, Devices, Entry, Short, is_missing, no_data_if, uint_any_base};
 use super::{CollectError, Collector, Setup};
 use pegel_proto::metrics::MetricType::{self, Counter, Gauge};
 
@@ -62,10 +62,7 @@ impl Collector for Tapes {
             }
             Ok(())
         })
-        .map_err(|error| match is_missing(&error) {
-            true => CollectError::NoData("tape drives, or no statistics of them"),
-            false => error,
-        })
+        .map_err(no_data_if(is_missing, "tape drives, or no statistics of them"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Hardware watchdogs, `/sys/class/watchdog` (Documentation/ABI/testing/sysfs-class-watchdog).
 
 use super::emit::{Emitter, Metric};
-use super::sysfs::{Attribute, Devices, Entry, Short, int_any_base, is_out_of_reach};
+use super::sysfs::{Attribute, Devices, Entry, Short, int_any_base, is_out_of_reach, no_data_if};
 use super::{CollectError, Collector, Setup};
 use std::borrow::Cow;
 use std::io::ErrorKind;
@@ -21,7 +21,7 @@ const NUMBERS: [(&str, &str, &str); 7] = [
 const WORDS: [&str; 5] = ["identity", "options", "pretimeout_governor", "state", "status"];
 
 struct Watchdogs {
-    watchdogs: Devices<Watchdog>,
+    devices: Devices<Watchdog>,
     numbers: Vec<Metric>,
     info: Metric,
 }
@@ -37,7 +37,7 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
         Metric::gauge(&format!("node_watchdog_{name}"), help, &["name"])
     };
     Box::new(Watchdogs {
-        watchdogs: Devices::new(setup.paths.sysfs.join("class/watchdog")),
+        devices: Devices::new(setup.paths.sysfs.join("class/watchdog")),
         numbers: NUMBERS.iter().map(number).collect(),
         info: Metric::gauge(
             "node_watchdog_info",
@@ -57,15 +57,12 @@ impl Collector for Watchdogs {
                     words: WORDS.map(|name| Attribute::new(dir.join(name))),
                 })
             };
-            for watchdog in self.watchdogs.list(make)? {
+            for watchdog in self.devices.list(make)? {
                 watchdog.is.emit(&watchdog.name, &self.numbers, &self.info, out)?;
             }
             Ok(())
         })
-        .map_err(|error| match is_out_of_reach(&error) {
-            true => CollectError::NoData("watchdogs, or not for us"),
-            false => error,
-        })
+        .map_err(no_data_if(is_out_of_reach, "watchdogs, or not for us"))
     }
 }
 

@@ -161,7 +161,7 @@ fn values(text: &[u8]) -> Result<[[u64; 8]; LINES.len()], &[u8]> {
         let Line(_, least, most, metrics) = &LINES[at];
         let mut count = 0;
         for column in columns {
-            let fits = |value: &u64| metrics.is_empty() || *value <= u64::from(u32::MAX);
+            let fits = |value: &u64| metrics.is_empty() || u32::try_from(*value).is_ok();
             let value = uint(column).filter(fits).ok_or(line)?;
             *values[at].get_mut(count).ok_or(line)? = value;
             count += 1;

@@ -3,7 +3,7 @@
 
 use super::emit::{Emitter, Metric};
 use super::file::PolledFile;
-use super::sysfs::{Attribute, Devices, Entry, Page, is_missing};
+use super::sysfs::{Attribute, Devices, Entry, Page, is_missing, no_data_if};
 use super::text::{KeyCache, fields, is_metric_name, label, lines, uint};
 use super::{CollectError, Collector, Setup};
 use pegel_proto::metrics::MetricType;
@@ -77,10 +77,7 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
 impl Collector for Zfs {
     fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
         let make = |entry: &Entry<'_>| (!entry.is_file()).then(|| Pool::new(entry));
-        let pools = self.pools.list(make).map_err(|error| match is_missing(&error) {
-            true => CollectError::NoData("ZFS"),
-            false => error,
-        })?;
+        let pools = self.pools.list(make).map_err(no_data_if(is_missing, "ZFS"))?;
         for (file, prefix, keys) in &mut self.parts {
             // Versions of ZFS differ in what they have.
             let Ok(Some(text)) = file.read_if_there() else { continue };

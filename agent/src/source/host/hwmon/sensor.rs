@@ -49,12 +49,21 @@ struct Element {
     name: Box<str>,
     /// The files; of those that can be read the first one counts.
     files: Vec<Attribute>,
-    /// How the value is told, with and without a sensor's nameless element beside it. Made when first needed.
-    told: [Option<Option<Told>>; 2],
+    /// How the value is told, without and with a sensor's nameless element beside it.
+    told: [Telling; 2],
+}
+
+/// How a value is told, as soon as that was asked.
+#[derive(Default)]
+enum Telling {
+    #[default]
+    NotAsked,
+    /// It has no metric.
+    Not,
+    As(Told),
 }
 
 /// How a value is told.
-#[derive(Clone)]
 struct Told {
     metric: Metric,
     scale: Scale,
@@ -114,12 +123,11 @@ impl Sensor {
     }
 
     fn add(&mut self, element: &str, file: Attribute) {
-        match self.elements.iter_mut().find(|known| *known.name == *element) {
-            Some(known) => known.files.insert(0, file),
-            None => {
-                let element = Element { name: element.into(), files: vec![file], told: [None, None] };
-                self.elements.push(element);
-            }
+        if let Some(known) = self.elements.iter_mut().find(|known| *known.name == *element) {
+            known.files.insert(0, file);
+        } else {
+            let element = Element { name: element.into(), files: vec![file], told: Default::default() };
+            self.elements.push(element);
         }
     }
 
@@ -134,9 +142,12 @@ impl Sensor {
             let mut buffer: Short = [0; 128];
             let Some(text) = element.read(&mut buffer) else { continue };
             has_nameless |= element.name.is_empty();
-            let told = element.told[usize::from(has_nameless)]
-                .get_or_insert_with(|| told(self.kind, &element.name, has_nameless, &self.label, metrics));
-            let Some(told) = told else { continue };
+            let telling = &mut element.told[usize::from(has_nameless)];
+            if matches!(telling, Telling::NotAsked) {
+                let told = told(self.kind, &element.name, has_nameless, self.label.as_deref(), metrics);
+                *telling = told.map_or(Telling::Not, Telling::As);
+            }
+            let Telling::As(told) = telling else { continue };
             let value = match told.scale {
                 Scale::Switch => f64::from(u8::from(text == b"1")),
                 scale => match float(text) {
@@ -172,7 +183,7 @@ fn told(
     kind: &'static str,
     element: &str,
     has_nameless: bool,
-    label: &Option<Box<str>>,
+    label: Option<&str>,
     metrics: &mut Metrics,
 ) -> Option<Told> {
     let of_chip = |name: &str, scale| {
@@ -185,7 +196,7 @@ fn told(
         "update_interval" => of_chip("update_interval_seconds", Scale::Milli)?,
         "freq" if element == "input" => {
             let nameless = if has_nameless { "_input" } else { "" };
-            sensor = Some(cleaned(label.as_deref()?).into());
+            sensor = Some(cleaned(label?).into());
             (format!("node_hwmon_freq{nameless}_freq_mhz"), Scale::Micro, MetricType::Gauge)
         }
         _ => {
@@ -212,19 +223,17 @@ fn told(
 fn unit(kind: &str, element: &str) -> (&'static str, Scale, MetricType) {
     let gauge = |unit, scale| (unit, scale, MetricType::Gauge);
     match (kind, element) {
-        (_, "fault" | "alarm") => gauge("", Scale::One),
+        (_, "fault" | "alarm") | ("temp", "type") => gauge("", Scale::One),
         (_, "beep") => gauge("_enabled", Scale::One),
         ("in" | "cpu", _) => gauge("_volts", Scale::Milli),
-        ("temp", "type") => gauge("", Scale::One),
         ("temp", _) => gauge("_celsius", Scale::Milli),
         ("curr", _) => gauge("_amps", Scale::Milli),
         ("energy", _) => ("_joule_total", Scale::Micro, MetricType::Counter),
-        ("power", "accuracy") => gauge("", Scale::Micro),
+        ("power", "accuracy") | ("humidity", _) => gauge("", Scale::Micro),
         ("power", "average_interval" | "average_interval_min" | "average_interval_max") => {
             gauge("_seconds", Scale::Milli)
         }
         ("power", _) => gauge("_watt", Scale::Micro),
-        ("humidity", _) => gauge("", Scale::Micro),
         ("fan", "input" | "min" | "max" | "target") => gauge("_rpm", Scale::One),
         _ => gauge("", Scale::One),
     }
