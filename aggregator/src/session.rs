@@ -195,6 +195,7 @@ impl ResolvedSet {
     }
 
     /// Says whose series these are: a hash of the target labels as the agent sent them, the same in every stream.
+    #[must_use]
     pub fn of_target(mut self, target: u64) -> Self {
         self.target = target;
         self

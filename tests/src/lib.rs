@@ -8,6 +8,7 @@
 pub mod browser;
 pub mod docker;
 pub mod exporter;
+pub mod expressions;
 pub mod fault_proxy;
 pub mod http;
 pub mod machine;

@@ -8,7 +8,9 @@ mod devices;
 
 use super::{RawFilter, check_interval, pattern};
 use crate::source::host::{CollectorKind, Settings};
-use devices::{RawBcache, RawHwmon, RawInfiniband, RawNetclass, RawPowerSupplies, RawRapl, RawTapes};
+use devices::{
+    RawBcache, RawHwmon, RawInfiniband, RawNetclass, RawPowerSupplies, RawRapl, RawSlabinfo, RawTapes,
+};
 use pegel_runtime::config::form::Period;
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
@@ -54,6 +56,7 @@ options! {
     Diskstats diskstats RawDiskstats;
     Dmi dmi RawNothing;
     Dmmultipath dmmultipath RawNothing;
+    Drm drm RawNothing;
     Edac edac RawNothing;
     Entropy entropy RawNothing;
     Fibrechannel fibrechannel RawNothing;
@@ -65,15 +68,18 @@ options! {
     Loadavg loadavg RawNothing;
     Mdadm mdadm RawNothing;
     Meminfo meminfo RawNothing;
+    MeminfoNuma meminfo_numa RawNothing;
     Netclass netclass RawNetclass;
     Netdev netdev RawNetdev;
     Netstat netstat RawNetstat;
     Nvme nvme RawNothing;
+    Nvmesubsystem nvmesubsystem RawNothing;
     Os os RawNothing;
     Powersupplyclass powersupplyclass RawPowerSupplies;
     Pressure pressure RawNothing;
     Rapl rapl RawRapl;
     Schedstat schedstat RawNothing;
+    Slabinfo slabinfo RawSlabinfo;
     Sockstat sockstat RawNothing;
     Softnet softnet RawNothing;
     Stat stat RawStat;
@@ -87,6 +93,7 @@ options! {
     Watchdog watchdog RawNothing;
     Xfs xfs RawNothing;
     Zfs zfs RawNothing;
+    Zoneinfo zoneinfo RawNothing;
 }
 
 impl RawOptions {

@@ -40,9 +40,8 @@ struct Card {
 
 /// Makes the collector.
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
-    let number = |(_, name, help): &(&str, &str, &str)| {
-        Metric::gauge(&format!("node_drm_{name}"), help, &["card"])
-    };
+    let number =
+        |(_, name, help): &(&str, &str, &str)| Metric::gauge(&format!("node_drm_{name}"), help, &["card"]);
     Box::new(Drm {
         cards: Devices::new(setup.paths.sysfs.join("class/drm")),
         info: Metric::gauge(
@@ -104,9 +103,7 @@ impl Card {
             // What a card does not have counts as none.
             let value = match attribute.read(&mut buffer) {
                 Err(_) => 0,
-                Ok(text) => {
-                    uint_any_base(text).ok_or_else(|| attribute.bad("a number is expected", text))?
-                }
+                Ok(text) => uint_any_base(text).ok_or_else(|| attribute.bad("a number is expected", text))?,
             };
             out.emit(metric, &[name], value as f64);
         }

@@ -106,6 +106,5 @@ fn of_field(key: &[u8]) -> Option<Metric> {
 fn of_counter(key: &[u8]) -> Option<Metric> {
     let name = label(key);
     let help = format!("`{name}` of a NUMA node, in pages.");
-    is_metric_name(key)
-        .then(|| Metric::counter(&format!("node_memory_numa_{name}_total"), &help, &["node"]))
+    is_metric_name(key).then(|| Metric::counter(&format!("node_memory_numa_{name}_total"), &help, &["node"]))
 }

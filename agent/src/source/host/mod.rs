@@ -17,6 +17,7 @@ mod cpufreq;
 mod diskstats;
 mod dmi;
 mod dmmultipath;
+mod drm;
 mod edac;
 mod entropy;
 mod fibrechannel;
@@ -30,19 +31,23 @@ mod links;
 mod loadavg;
 mod mdadm;
 mod meminfo;
+mod meminfo_numa;
 mod mounts;
 mod netclass;
 mod netdev;
 mod netlink;
 mod netstat;
 mod nvme;
+mod nvmesubsystem;
 mod os;
+mod own_process;
 mod powersupplyclass;
 mod pressure;
 mod rapl;
 mod schedstat;
 mod scrape;
 mod settings;
+mod slabinfo;
 mod sockstat;
 mod softnet;
 mod stat;
@@ -62,6 +67,7 @@ mod vmstat;
 mod watchdog;
 mod xfs;
 mod zfs;
+mod zoneinfo;
 
 #[cfg(test)]
 mod tests;
@@ -174,6 +180,8 @@ collectors! {
     Dmi dmi on;
     /// Multipath devices.
     Dmmultipath dmmultipath on;
+    /// AMD graphics cards.
+    Drm drm off;
     /// Errors of memory modules.
     Edac edac on;
     /// The kernel's entropy pool.
@@ -196,6 +204,8 @@ collectors! {
     Mdadm mdadm on;
     /// Memory.
     Meminfo meminfo on;
+    /// Memory by NUMA node.
+    MeminfoNuma meminfo_numa off;
     /// State of network interfaces.
     Netclass netclass on;
     /// Network interfaces.
@@ -204,6 +214,8 @@ collectors! {
     Netstat netstat on;
     /// NVMe controllers and namespaces.
     Nvme nvme on;
+    /// NVMe subsystems and the paths to them.
+    Nvmesubsystem nvmesubsystem off;
     /// The operating system's name and version.
     Os os on;
     /// Batteries and mains.
@@ -214,6 +226,8 @@ collectors! {
     Rapl rapl on;
     /// How long processors ran tasks, and tasks waited for them.
     Schedstat schedstat on;
+    /// The kernel's object caches.
+    Slabinfo slabinfo off;
     /// Sockets in use.
     Sockstat sockstat on;
     /// What processors did with received packets.
@@ -240,4 +254,6 @@ collectors! {
     Xfs xfs on;
     /// ZFS caches, pools and datasets.
     Zfs zfs on;
+    /// Zones of memory.
+    Zoneinfo zoneinfo off;
 }

@@ -38,9 +38,8 @@ enum Member {
 
 /// Makes the collector.
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
-    let gauge = |name: &str, help: &str, labels| {
-        Metric::gauge(&format!("node_nvmesubsystem_{name}"), help, labels)
-    };
+    let gauge =
+        |name: &str, help: &str, labels| Metric::gauge(&format!("node_nvmesubsystem_{name}"), help, labels);
     Box::new(NvmeSubsystems {
         subsystems: Devices::new(setup.paths.sysfs.join("class/nvme-subsystem")),
         metrics: Metrics {

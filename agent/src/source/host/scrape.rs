@@ -2,6 +2,7 @@
 
 use super::emit::{Metric, Segment};
 use super::lane::{Lane, Limits, Round};
+use super::own_process::{self, OwnProcess};
 use super::settings::scrape_limit;
 use super::task::{Done, ScrapeMetrics, Task};
 use super::{CollectorKind, Settings, Setup, System, build_info};
@@ -21,6 +22,7 @@ pub struct HostSource {
     own: Segment,
     metrics: ScrapeMetrics,
     build_info: Metric,
+    own_process: OwnProcess,
     set: Option<Arc<SeriesSet>>,
 }
 
@@ -54,6 +56,7 @@ impl HostSource {
             own: Segment::default(),
             metrics: ScrapeMetrics::new(),
             build_info: build_info::metric(),
+            own_process: OwnProcess::new(),
             set: None,
             settings,
         }
@@ -158,6 +161,7 @@ impl HostSource {
         }
         let mut out = self.own.emitter(scrape);
         build_info::emit(&self.build_info, &mut out);
+        self.own_process.emit(&mut out);
         let now = Instant::now();
         for slot in &self.slots {
             let done = slot.task.as_ref().and_then(|task| task.done(scrape));
@@ -165,7 +169,7 @@ impl HostSource {
             out.emit(&self.metrics.duration, &[slot.kind.name()], done.seconds);
             out.emit(&self.metrics.success, &[slot.kind.name()], f64::from(u8::from(done.success)));
         }
-        let scraped = values.len() + 1 + 2 * self.slots.len();
+        let scraped = values.len() + 1 + own_process::SAMPLES + 2 * self.slots.len();
         out.emit(&self.metrics.up, &[], 1.0);
         out.emit(&self.metrics.scrape_duration, &[], begun.elapsed().as_secs_f64());
         out.emit(&self.metrics.samples, &[], scraped as f64);

@@ -89,6 +89,8 @@ pub struct Settings {
     pub hwmon_sensors: Filter,
     /// Power supplies (`collector.powersupply.ignored-supplies`).
     pub power_supplies: Filter,
+    /// Object caches (`collector.slabinfo.slabs-include`, `-exclude`).
+    pub slabs: Filter,
     /// Tape drives (`collector.tapestats.ignored-devices`).
     pub tapes: Filter,
     /// InfiniBand devices (`collector.infiniband.device-include`, `-exclude`).
@@ -130,6 +132,7 @@ impl Default for Settings {
             hwmon_chips: Filter::default(),
             hwmon_sensors: Filter::default(),
             power_supplies: Filter::default(),
+            slabs: Filter::default(),
             tapes: Filter::default(),
             infiniband_devices: Filter::default(),
             rapl_zone_label: false,

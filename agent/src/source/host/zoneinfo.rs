@@ -59,7 +59,6 @@ struct Metrics {
 }
 
 /// What was read of a zone so far.
-#[derive(Default)]
 struct Zone<'a> {
     node: &'a [u8],
     name: &'a [u8],
@@ -90,7 +89,8 @@ impl Collector for Zoneinfo {
                     self.metrics.emit(&zone, out).map_err(|bad| text.bad("a number is expected", bad))?;
                 }
                 let node = value.strip_suffix(b",").unwrap_or(value);
-                zone = Some(Zone { node, name: words.nth(1).unwrap_or_default(), ..Zone::default() });
+                let name = words.nth(1).unwrap_or_default();
+                zone = Some(Zone { node, name, numbers: [None; NUMBERS.len()], protection: b"" });
                 continue;
             }
             let Some(zone) = &mut zone else {

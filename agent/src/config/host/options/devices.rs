@@ -109,3 +109,17 @@ impl Options for RawTapes {
         self.devices.resolve(&mut settings.tapes, &path.key("devices"), mistakes);
     }
 }
+
+/// The kernel's object caches.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawSlabinfo {
+    /// The caches.
+    pub slabs: RawFilter,
+}
+
+impl Options for RawSlabinfo {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        self.slabs.resolve(&mut settings.slabs, &path.key("slabs"), mistakes);
+    }
+}
