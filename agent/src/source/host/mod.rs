@@ -14,6 +14,7 @@ mod build_info;
 mod conntrack;
 mod cpu;
 mod cpufreq;
+mod dbus;
 mod diskstats;
 mod dmi;
 mod dmmultipath;
@@ -29,6 +30,7 @@ mod infiniband;
 mod kernel_hung;
 mod links;
 mod loadavg;
+mod logind;
 mod mdadm;
 mod meminfo;
 mod meminfo_numa;
@@ -43,6 +45,7 @@ mod os;
 mod own_process;
 mod powersupplyclass;
 mod pressure;
+mod processes;
 mod rapl;
 mod schedstat;
 mod scrape;
@@ -54,8 +57,10 @@ mod stat;
 mod summary;
 mod sysfs;
 mod system;
+mod systemd;
 mod tapestats;
 mod task;
+mod tcpstat;
 mod thermal_zone;
 mod time;
 mod timex;
@@ -88,6 +93,7 @@ pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
 pub use summary::{MachineSummary, machine_summary};
 pub use system::{FsUsage, KernelSystem, System, UnameInfo, Zone};
+pub use systemd::SystemdSettings;
 
 /// What reads one part of the host.
 trait Collector: Send {
@@ -200,6 +206,8 @@ collectors! {
     KernelHung kernel_hung on;
     /// Load averages.
     Loadavg loadavg on;
+    /// Sessions of logind.
+    Logind logind off;
     /// Software RAID.
     Mdadm mdadm on;
     /// Memory.
@@ -222,6 +230,8 @@ collectors! {
     Powersupplyclass powersupplyclass on;
     /// Pressure stall information.
     Pressure pressure on;
+    /// Processes and threads, by their state.
+    Processes processes off;
     /// Energy that parts of the machine took.
     Rapl rapl on;
     /// How long processors ran tasks, and tasks waited for them.
@@ -234,8 +244,12 @@ collectors! {
     Softnet softnet on;
     /// Interrupts, context switches, forks, boot time.
     Stat stat on;
+    /// Units of systemd.
+    Systemd systemd off;
     /// Tape drives.
     Tapestats tapestats on;
+    /// TCP connections by their state.
+    Tcpstat tcpstat off;
     /// Thermal zones and what cools them.
     ThermalZone thermal_zone on;
     /// The clock, its zone and sources.
