@@ -11,6 +11,11 @@ use crate::source::host::{CollectorKind, Settings};
 use devices::{
     RawBcache, RawHwmon, RawInfiniband, RawNetclass, RawPowerSupplies, RawRapl, RawSlabinfo, RawTapes,
 };
+mod kernel;
+
+use super::{RawFilter, check_interval, pattern};
+use crate::source::host::{CollectorKind, Settings};
+use kernel::{RawInterrupts, RawIpvs};
 use pegel_runtime::config::form::Period;
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
@@ -50,8 +55,11 @@ options! {
     Bcache bcache RawBcache;
     Bonding bonding RawNothing;
     Btrfs btrfs RawNothing;
+    Buddyinfo buddyinfo RawNothing;
+    Cgroups cgroups RawNothing;
     Conntrack conntrack RawNothing;
     Cpu cpu RawCpu;
+    CpuVulnerabilities cpu_vulnerabilities RawNothing;
     Cpufreq cpufreq RawNothing;
     Diskstats diskstats RawDiskstats;
     Dmi dmi RawNothing;
@@ -64,7 +72,11 @@ options! {
     Filesystem filesystem RawFilesystem;
     Hwmon hwmon RawHwmon;
     Infiniband infiniband RawInfiniband;
+    Interrupts interrupts RawInterrupts;
+    Ipvs ipvs RawIpvs;
     KernelHung kernel_hung RawNothing;
+    Ksmd ksmd RawNothing;
+    Lnstat lnstat RawNothing;
     Loadavg loadavg RawNothing;
     Logind logind RawNothing;
     Mdadm mdadm RawNothing;
@@ -73,6 +85,8 @@ options! {
     Netclass netclass RawNetclass;
     Netdev netdev RawNetdev;
     Netstat netstat RawNetstat;
+    Nfs nfs RawNothing;
+    Nfsd nfsd RawNothing;
     Nvme nvme RawNothing;
     Nvmesubsystem nvmesubsystem RawNothing;
     Os os RawNothing;
@@ -81,10 +95,13 @@ options! {
     Processes processes RawNothing;
     Rapl rapl RawRapl;
     Schedstat schedstat RawNothing;
+    Selinux selinux RawNothing;
     Slabinfo slabinfo RawSlabinfo;
     Sockstat sockstat RawNothing;
+    Softirqs softirqs RawNothing;
     Softnet softnet RawNothing;
     Stat stat RawStat;
+    Swap swap RawNothing;
     Systemd systemd RawSystemd;
     Tapestats tapestats RawTapes;
     Tcpstat tcpstat RawNothing;
@@ -95,6 +112,7 @@ options! {
     Uname uname RawNothing;
     Vmstat vmstat RawVmstat;
     Watchdog watchdog RawNothing;
+    Xfrm xfrm RawNothing;
     Xfs xfs RawNothing;
     Zfs zfs RawNothing;
     Zoneinfo zoneinfo RawNothing;

@@ -10,9 +10,12 @@ mod arp;
 mod bcache;
 mod bonding;
 mod btrfs;
+mod buddyinfo;
 mod build_info;
+mod cgroups;
 mod conntrack;
 mod cpu;
+mod cpu_vulnerabilities;
 mod cpufreq;
 mod dbus;
 mod diskstats;
@@ -27,8 +30,12 @@ mod filesystem;
 mod filter;
 mod hwmon;
 mod infiniband;
+mod interrupts;
+mod ipvs;
 mod kernel_hung;
+mod ksmd;
 mod links;
+mod lnstat;
 mod loadavg;
 mod logind;
 mod mdadm;
@@ -39,6 +46,8 @@ mod netclass;
 mod netdev;
 mod netlink;
 mod netstat;
+mod nfs;
+mod nfsd;
 mod nvme;
 mod nvmesubsystem;
 mod os;
@@ -47,14 +56,18 @@ mod powersupplyclass;
 mod pressure;
 mod processes;
 mod rapl;
+mod rpc;
 mod schedstat;
 mod scrape;
+mod selinux;
 mod settings;
 mod slabinfo;
 mod sockstat;
+mod softirqs;
 mod softnet;
 mod stat;
 mod summary;
+mod swap;
 mod sysfs;
 mod system;
 mod systemd;
@@ -70,6 +83,7 @@ mod udp_queues;
 mod uname;
 mod vmstat;
 mod watchdog;
+mod xfrm;
 mod xfs;
 mod zfs;
 mod zoneinfo;
@@ -88,6 +102,7 @@ use std::sync::Arc;
 pub use super::reading::CollectError;
 pub use adjtimex::ClockState;
 pub use filter::{BadPattern, Filter, Pattern};
+pub use ipvs::BackendLabel;
 pub use netlink::{Netlink, NetlinkProtocol};
 pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
@@ -174,10 +189,16 @@ collectors! {
     Bonding bonding on;
     /// Btrfs filesystems.
     Btrfs btrfs on;
+    /// Free blocks of memory by their size.
+    Buddyinfo buddyinfo off;
+    /// How many control groups there are.
+    Cgroups cgroups off;
     /// Connection tracking.
     Conntrack conntrack on;
     /// Processor time, throttling, isolation.
     Cpu cpu on;
+    /// What processors are vulnerable to.
+    CpuVulnerabilities cpu_vulnerabilities off;
     /// Clock rates of processors.
     Cpufreq cpufreq on;
     /// Block devices.
@@ -202,8 +223,16 @@ collectors! {
     Hwmon hwmon on;
     /// InfiniBand and RDMA devices.
     Infiniband infiniband on;
+    /// Interrupts by processor and source.
+    Interrupts interrupts off;
+    /// The IP virtual server.
+    Ipvs ipvs on;
     /// Tasks that the kernel found hanging.
     KernelHung kernel_hung on;
+    /// Merging of equal pages.
+    Ksmd ksmd off;
+    /// Caches of the network.
+    Lnstat lnstat off;
     /// Load averages.
     Loadavg loadavg on;
     /// Sessions of logind.
@@ -220,6 +249,10 @@ collectors! {
     Netdev netdev on;
     /// Protocol counters.
     Netstat netstat on;
+    /// The client of NFS.
+    Nfs nfs on;
+    /// The server of NFS.
+    Nfsd nfsd on;
     /// NVMe controllers and namespaces.
     Nvme nvme on;
     /// NVMe subsystems and the paths to them.
@@ -236,14 +269,20 @@ collectors! {
     Rapl rapl on;
     /// How long processors ran tasks, and tasks waited for them.
     Schedstat schedstat on;
+    /// SELinux's mode.
+    Selinux selinux on;
     /// The kernel's object caches.
     Slabinfo slabinfo off;
     /// Sockets in use.
     Sockstat sockstat on;
+    /// Soft interrupts by processor.
+    Softirqs softirqs off;
     /// What processors did with received packets.
     Softnet softnet on;
     /// Interrupts, context switches, forks, boot time.
     Stat stat on;
+    /// Swap areas.
+    Swap swap off;
     /// Units of systemd.
     Systemd systemd off;
     /// Tape drives.
@@ -264,6 +303,8 @@ collectors! {
     Vmstat vmstat on;
     /// Hardware watchdogs.
     Watchdog watchdog on;
+    /// IPsec's errors.
+    Xfrm xfrm off;
     /// XFS filesystems.
     Xfs xfs on;
     /// ZFS caches, pools and datasets.
