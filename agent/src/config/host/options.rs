@@ -5,16 +5,13 @@
 //! source's settings. Defaults are taken from those settings, so that there is one place that has them.
 
 mod devices;
+mod kernel;
 
 use super::{RawFilter, check_interval, pattern};
 use crate::source::host::{CollectorKind, Settings};
 use devices::{
     RawBcache, RawHwmon, RawInfiniband, RawNetclass, RawPowerSupplies, RawRapl, RawSlabinfo, RawTapes,
 };
-mod kernel;
-
-use super::{RawFilter, check_interval, pattern};
-use crate::source::host::{CollectorKind, Settings};
 use kernel::{RawInterrupts, RawIpvs};
 use pegel_runtime::config::form::Period;
 use pegel_runtime::config::{Mistakes, Path};
