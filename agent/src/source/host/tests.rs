@@ -138,9 +138,19 @@ impl Tree {
     fn recorded(name: &str) -> Self {
         let tree = Self { dir: tempfile::tempdir().unwrap() };
         for (path, content) in golden::files(name) {
-            tree.write(&path, &content);
+            match path.split_once(" -> ") {
+                Some((link, target)) => tree.link(link, target),
+                None if path.ends_with('/') => std::fs::create_dir_all(tree.dir.path().join(path)).unwrap(),
+                None => tree.write(&path, &content),
+            }
         }
         tree
+    }
+
+    fn link(&self, path: &str, target: &str) {
+        let path = self.dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, path).unwrap();
     }
 
     fn write(&self, path: &str, content: &[u8]) {
