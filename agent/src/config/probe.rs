@@ -2,11 +2,13 @@
 
 mod http;
 mod maintenance;
+mod objective;
 mod service;
 mod tls;
 
 pub use http::RawHttpProbe;
 pub use maintenance::RawMaintenance;
+pub use objective::RawObjective;
 pub use service::{RawAmqpProbe, RawGrpcProbe, RawHeartbeatProbe, RawPostgresProbe, RawRedisProbe};
 pub use tls::RawProbeTls;
 
@@ -147,6 +149,8 @@ pub struct RawCheck {
     /// Good runs in a row until a target that was down counts as up.
     #[schemars(range(min = 1, max = 1000))]
     pub up_after: u32,
+    /// What its users may expect, for `pegel-agent rules`.
+    pub objective: Option<RawObjective>,
     /// For `kind: http`.
     pub http: Option<RawHttpProbe>,
     /// For `kind: redis`.
@@ -175,6 +179,7 @@ impl Default for RawCheck {
             retries: 0,
             down_after: DEFAULT_DOWN_AFTER,
             up_after: DEFAULT_UP_AFTER,
+            objective: None,
             http: None,
             redis: None,
             postgres: None,
@@ -229,9 +234,12 @@ impl RawProbes {
                 windows.push((&window.checks, Arc::new(resolved)));
             }
         }
-        let mut checks = Vec::new();
+        let (mut checks, mut objectives) = (Vec::new(), Vec::new());
         for (i, check) in self.checks.iter().enumerate() {
             let path = path.key("checks").index(i);
+            if let Some(objective) = &check.objective {
+                objectives.push(objective.resolve(&check.name, &path.key("objective"), mistakes));
+            }
             let of_check =
                 |(names, _): &&(&[String], Arc<Window>)| names.is_empty() || names.contains(&check.name);
             let of_check = windows.iter().filter(of_check).map(|(_, window)| window.clone()).collect();
@@ -242,6 +250,7 @@ impl RawProbes {
         }
         Settings {
             checks,
+            objectives,
             max_running: self.max_running as usize,
             file_sd_refresh: self.file_sd_refresh.0,
             from_containers: self.container_labels,

@@ -3,6 +3,7 @@
 use super::kinds::Kind;
 use super::maintenance::Window;
 use super::state::Thresholds;
+use crate::slo::Objective;
 use crate::source::labels::{Preset, TargetLabels};
 use crate::source::scrape::settings::TargetGroup;
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ pub const DEFAULT_FILE_SD_REFRESH: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The checks, each with a name of its own.
     pub checks: Vec<Check>,
+    /// What their users may expect.
+    pub objectives: Vec<Objective>,
     /// How many runs may go on at once.
     pub max_running: usize,
     /// How often `file_sd` files are looked at.
@@ -51,6 +54,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             checks: Vec::new(),
+            objectives: Vec::new(),
             max_running: DEFAULT_MAX_RUNNING,
             file_sd_refresh: DEFAULT_FILE_SD_REFRESH,
             from_containers: true,

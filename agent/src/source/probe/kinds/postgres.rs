@@ -104,8 +104,10 @@ impl PostgresProbe {
         let mut scram: Option<ScramSha256> = None;
         loop {
             match session.next(run).await? {
-                Message::AuthenticationOk | Message::ParameterStatus(_) | Message::BackendKeyData(_) => {}
-                Message::NoticeResponse(_) => {}
+                Message::AuthenticationOk
+                | Message::ParameterStatus(_)
+                | Message::BackendKeyData(_)
+                | Message::NoticeResponse(_) => {}
                 Message::ReadyForQuery(_) => return Ok(()),
                 Message::AuthenticationCleartextPassword => {
                     if !self.dialer.is_over_tls() {

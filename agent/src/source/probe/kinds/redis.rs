@@ -4,6 +4,7 @@
 use super::service::{Dialer, Login, Service, broken, nonsense};
 use crate::source::probe::outcome::{Failure, Phase, Reason};
 use crate::source::probe::run::{Probe, Run, Running};
+use std::fmt::Write as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 /// Redis' port.
@@ -72,7 +73,7 @@ where
 {
     let mut command = format!("*{}\r\n", words.len());
     for word in words {
-        command += &format!("${}\r\n{word}\r\n", word.len());
+        let _ = write!(command, "${}\r\n{word}\r\n", word.len());
     }
     stream.write_all(command.as_bytes()).await.map_err(|e| broken(run, &e))?;
     stream.flush().await.map_err(|e| broken(run, &e))?;
