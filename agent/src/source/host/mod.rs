@@ -5,6 +5,7 @@
 //! after another on one thread (a `Lane`); one that hangs is left behind with its thread, reported as failed, and
 //! resumes when its call returns.
 
+mod addresses;
 mod adjtimex;
 mod arp;
 mod buddyinfo;
@@ -13,6 +14,7 @@ mod cgroups;
 mod conntrack;
 mod cpu;
 mod cpu_vulnerabilities;
+mod cpuinfo;
 mod dbus;
 mod diskstats;
 mod entropy;
@@ -32,12 +34,14 @@ mod mounts;
 mod netdev;
 mod netlink;
 mod netstat;
+mod network_route;
 mod nfs;
 mod nfsd;
 mod os;
 mod own_process;
 mod pressure;
 mod processes;
+mod qdisc;
 mod rpc;
 mod schedstat;
 mod scrape;
@@ -49,6 +53,7 @@ mod softnet;
 mod stat;
 mod summary;
 mod swap;
+mod sysctl;
 mod system;
 mod systemd;
 mod task;
@@ -81,6 +86,7 @@ pub use netlink::{Netlink, NetlinkProtocol};
 pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
 pub use summary::{MachineSummary, machine_summary};
+pub use sysctl::Sysctl;
 pub use system::{FsUsage, KernelSystem, System, UnameInfo, Zone};
 pub use systemd::SystemdSettings;
 
@@ -195,6 +201,8 @@ collectors! {
     Netdev netdev on;
     /// Protocol counters.
     Netstat netstat on;
+    /// Unicast routes.
+    NetworkRoute network_route off;
     /// The client of NFS.
     Nfs nfs on;
     /// The server of NFS.
@@ -205,6 +213,8 @@ collectors! {
     Pressure pressure on;
     /// Processes and threads, by their state.
     Processes processes off;
+    /// Root queueing disciplines.
+    Qdisc qdisc off;
     /// How long processors ran tasks, and tasks waited for them.
     Schedstat schedstat on;
     /// SELinux's mode.
@@ -219,6 +229,8 @@ collectors! {
     Stat stat on;
     /// Swap areas.
     Swap swap off;
+    /// Kernel parameters that the configuration names.
+    Sysctl sysctl off;
     /// Units of systemd.
     Systemd systemd off;
     /// TCP connections by their state.
