@@ -27,7 +27,7 @@ const RTA_MULTIPATH: u16 = 9;
 /// `struct rtnexthop`: length, flags, hops, index of the interface.
 const HOP_HEADER_BYTES: usize = 8;
 
-struct Routes {
+struct Routing {
     system: Arc<dyn System>,
     socket: Option<Box<dyn Netlink>>,
     links: Arc<SharedLinks>,
@@ -50,7 +50,7 @@ struct Way {
 
 /// Makes the collector.
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
-    Box::new(Routes {
+    Box::new(Routing {
         system: setup.system.clone(),
         socket: None,
         links: setup.links.clone(),
@@ -63,7 +63,7 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
     })
 }
 
-impl Collector for Routes {
+impl Collector for Routing {
     fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
         let failed = |source| CollectError::Read { path: PathBuf::from("netlink"), source };
         let Self { system, socket, links, info, routes } = self;
