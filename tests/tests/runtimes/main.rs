@@ -1,3 +1,5 @@
 //! Discovery of containers against real engines.
 
+mod docker;
 mod engine;
+mod watching;

@@ -7,6 +7,7 @@
 
 mod catalogue;
 mod identity;
+pub mod runtime;
 
 pub use catalogue::{Catalogue, Change};
 pub use identity::{Container, ContainerId, Health, PodIdentity, RunState, RuntimeKind};
