@@ -89,6 +89,7 @@ impl<'a> Session<'a> {
         // Both ask for /version; the first to know who answers, the second lowers the API's version to what it can.
         let version = within(&pace, "the version", own.version()).await?;
         let client = within(&pace, "the version", own.negotiate_version()).await?;
+        transport.speak(&client.client_version());
         let kind = engine_kind(&version);
         watch.identified(kind, version.version.as_deref().map(shortened));
         let now = Instant::now();
@@ -403,6 +404,3 @@ fn source_words(error: &dyn std::error::Error) -> String {
     }
     words
 }
-
-#[cfg(test)]
-mod tests;

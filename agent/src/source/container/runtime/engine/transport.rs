@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
@@ -36,6 +36,9 @@ const HEAD_BYTES: usize = 16 << 10;
 #[derive(Debug, Clone)]
 pub(super) struct Transport {
     socket: Arc<Path>,
+    /// The path of the negotiated version, which bollard negotiates and then does not put before its paths: without
+    /// it an engine answers in its newest version, whatever bollard knows.
+    version: Arc<OnceLock<String>>,
     /// What the event stream may still bring.
     events_left: Arc<AtomicUsize>,
     /// The connections, ended with the last clone of this.
@@ -47,9 +50,17 @@ impl Transport {
     pub(super) fn new(socket: &Path) -> Self {
         Self {
             socket: socket.into(),
+            version: Arc::default(),
             events_left: Arc::new(AtomicUsize::new(EVENT_BYTES)),
             connections: Arc::default(),
         }
+    }
+
+    /// From now on requests are made in this version.
+    pub(super) fn speak(&self, version: &ClientVersion) {
+        let prefix = format!("/v{}.{}", version.major_version, version.minor_version);
+        // A session negotiates once.
+        let _ = self.version.set(prefix);
     }
 
     /// An event was read: the next one has the whole bound again.
@@ -80,7 +91,10 @@ impl Transport {
         };
         // A server wants the path alone; whose it is says the socket.
         let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
-        head.uri = path.parse().map_err(|e: http::uri::InvalidUri| io::Error::other(e.to_string()))?;
+        let version = self.version.get().map_or("", String::as_str);
+        head.uri = format!("{version}{path}")
+            .parse()
+            .map_err(|e: http::uri::InvalidUri| io::Error::other(e.to_string()))?;
         head.headers.insert(http::header::HOST, http::HeaderValue::from_static("engine"));
         head.headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
         let stream = UnixStream::connect(PathBuf::from(&*self.socket)).await?;
