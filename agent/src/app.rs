@@ -9,6 +9,8 @@ use crate::positions::Positions;
 use crate::rejects::{self, Rejects, replay_blocks};
 use crate::source::SourceContext;
 use crate::source::clock::{SampleClock, system_wall_ms};
+use crate::source::container::runtime::Discovery;
+use crate::source::container::{Catalogue, ContainerSource};
 use crate::source::host::{HostSource, KernelSystem, Paths, System, machine_summary};
 use crate::source::render;
 use crate::source::scrape::{ScrapeSource, scrape_once};
@@ -38,6 +40,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A file that holds milliseconds by which the wall clock seems shifted: for the end-to-end tests of clock steps.
 const CLOCK_SHIFT_VARIABLE: &str = "PEGEL_TEST_CLOCK_SHIFT_FILE";
+/// How long collecting once waits for the names of containers.
+const ONCE_DISCOVERY: Duration = Duration::from_secs(3);
 /// How long sources may take to end.
 const SOURCES_END: Duration = Duration::from_secs(2);
 
@@ -69,6 +73,18 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     let sources_shutdown = CancellationToken::new();
     let context = source_context(&settings, delivery.intake.clone(), &registry, sources_shutdown.clone());
     let clock = context.clock.clone();
+    let catalogue = Arc::new(Catalogue::default());
+    let discovery = discovery(&settings, &catalogue, &registry, &sources_shutdown);
+    let (containers, container_status) = match &settings.containers {
+        Some(settings) => {
+            let system: Arc<dyn System> = Arc::new(KernelSystem::new());
+            let source =
+                ContainerSource::new(settings.clone(), &context.external_labels, &catalogue, &system);
+            let status = source.status();
+            (Some(tokio::spawn(source.run(context.clone()))), Some(status))
+        }
+        None => (None, None),
+    };
     let host = settings.host.clone().map(|host| {
         let system: Arc<dyn System> = Arc::new(KernelSystem::new());
         let source = HostSource::new(host, &context.external_labels, &system);
@@ -81,6 +97,8 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         delivery: delivery.snapshot.clone(),
         uplink: delivery.uplink.clone(),
         scrape: scrape.clone(),
+        containers: container_status,
+        runtimes: discovery.clone(),
         clock,
     };
     status.export(&registry);
@@ -130,8 +148,11 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     sources_shutdown.cancel();
     let sources_end = async {
         scrape.stopped().await;
-        if let Some(host) = host {
-            let _ = host.await;
+        for source in [host, containers].into_iter().flatten() {
+            let _ = source.await;
+        }
+        if let Some(discovery) = discovery {
+            discovery.stopped().await;
         }
     };
     if tokio::time::timeout(SOURCES_END, sources_end).await.is_err() {
@@ -310,6 +331,17 @@ fn routes(status: StatusSource, rejects: Arc<Mutex<Rejects>>, intake: Intake) ->
     )
 }
 
+/// Begins to ask container runtimes for the names of containers, unless that is turned off.
+fn discovery(
+    settings: &Settings,
+    catalogue: &Arc<Catalogue>,
+    registry: &Registry,
+    shutdown: &CancellationToken,
+) -> Option<Arc<Discovery>> {
+    let runtimes = settings.containers.as_ref()?.runtimes.clone()?;
+    Some(Arc::new(Discovery::start(runtimes, catalogue.clone(), registry, shutdown)))
+}
+
 /// Collects once and gives the text format.
 pub fn once(settings: Settings) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -318,10 +350,20 @@ pub fn once(settings: Settings) -> anyhow::Result<String> {
         let (intake, _receiver) = intake(DEFAULT_INTAKE_BYTES, &registry);
         let context = source_context(&settings, intake, &registry, CancellationToken::new());
         let mut blocks = Vec::new();
+        let catalogue = Arc::new(Catalogue::default());
+        let discovery = discovery(&settings, &catalogue, &registry, &context.shutdown);
         if let Some(host) = settings.host {
             let system: Arc<dyn System> = Arc::new(KernelSystem::new());
             let at_ms = context.clock.now_ms();
             blocks = HostSource::new(host, &context.external_labels, &system).collect(at_ms).await;
+        }
+        if let Some(containers) = settings.containers {
+            let system: Arc<dyn System> = Arc::new(KernelSystem::new());
+            if let Some(discovery) = discovery {
+                discovery.settled(ONCE_DISCOVERY).await;
+            }
+            let mut source = ContainerSource::new(containers, &context.external_labels, &catalogue, &system);
+            blocks.extend(source.once(context.clock.now_ms()).await);
         }
         let (scrapes, problems) = scrape_once(&settings.scrape, &context).await;
         for problem in problems {

@@ -7,6 +7,7 @@ pub mod intake;
 pub mod pipeline;
 pub mod positions;
 pub mod rejects;
+pub mod slo;
 pub mod source;
 pub mod spool;
 pub mod status;

@@ -1,5 +1,7 @@
 //! `pegel-agent`.
 
+#![forbid(unsafe_code)]
+
 use clap::Parser as _;
 use pegel_agent::{app, cli};
 use std::os::unix::process::CommandExt as _;

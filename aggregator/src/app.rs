@@ -8,6 +8,7 @@ use crate::node_up::NodeUp;
 use crate::output::recent::Recent;
 use crate::output::remote_write::RemoteWrite;
 use crate::receiver::{Context as ReceiverContext, Outputs, Receiver, SessionTable};
+use crate::status::tenants::Tenants;
 use crate::status::{ReceiverFleet, RejectLog, Status};
 use crate::symbols::Symbols;
 use anyhow::Context as _;
@@ -123,6 +124,17 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         page.status.agent_address = addresses.first().map(ToString::to_string).unwrap_or_default();
         let status = Status::new(page.status.clone(), fleet, recent, &registry);
         tokio::spawn(status.clone().run(last.clone()));
+        if let Some(address) = page.tenants_listen {
+            let tls =
+                ReceiverTls::load(settings.tls.files.clone(), b"http/1.1", settings.tls.trust_domain.clone())
+                    .context("cannot use the aggregator's certificates")?;
+            tokio::spawn(watch_files(tls.clone(), CERTIFICATE_POLL, shutdown.clone()));
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot answer tenants on {address} (status.tenants_listen)"))?;
+            tracing::info!(address = %listener.local_addr()?, "tenants are answered at /api/v1/status");
+            servers.spawn(Tenants::new(status.clone(), tls, &registry).serve(listener, last.clone()));
+        }
         let listener = bind_page(&page).await?;
         let stop = last.clone();
         servers.spawn(async move {

@@ -1,5 +1,7 @@
 //! The aggregator: receiver, fan-out, outputs, status. `ARCHITECTURE.md` has the map; `app` wires everything.
 
+#![forbid(unsafe_code)]
+
 pub mod app;
 pub mod cli;
 pub mod config;

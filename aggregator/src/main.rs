@@ -1,5 +1,7 @@
 //! `pegel-aggregator`.
 
+#![forbid(unsafe_code)]
+
 use clap::Parser as _;
 use pegel_aggregator::{app, cli};
 use std::process::ExitCode;

@@ -177,6 +177,7 @@ pub struct ResolvedSet {
     /// In the order of a block's values.
     pub series: Box<[Arc<ResolvedSeries>]>,
     lineage: u32,
+    target: u64,
     faulty: bool,
     collisions: Box<[u32]>,
 }
@@ -190,7 +191,19 @@ impl ResolvedSet {
         let collisions: Box<[u32]> =
             (0..series.len() as u32).filter(|i| !seen.insert(&series[*i as usize].labels)).collect();
         let faulty = !collisions.is_empty() || series.iter().any(|s| s.fault.is_some());
-        Self { series, lineage, faulty, collisions }
+        Self { series, lineage, target: 0, faulty, collisions }
+    }
+
+    /// Says whose series these are: a hash of the target labels as the agent sent them, the same in every stream.
+    #[must_use]
+    pub fn of_target(mut self, target: u64) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// The target's hash; 0 if nobody said.
+    pub fn target(&self) -> u64 {
+        self.target
     }
 
     /// Names the sets of one stream that may share series.

@@ -1,5 +1,7 @@
 //! Benchmarks of pegel. Each prints one JSON object a line, beside what it is compared with.
 
+#![forbid(unsafe_code)]
+
 mod agent;
 mod forward;
 mod latency;

@@ -1,5 +1,7 @@
 //! `pegel`: starts an agent and an aggregator on one machine, issues certificates, and tells why data is not there.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 mod client;
 mod fleet;

@@ -4,6 +4,8 @@
 //! ([`wire`]) and the caps on everything a peer may send ([`caps`]). No I/O, no clock, no tokio: every
 //! function here is a pure function of its arguments, so that it can be fuzzed and simulated.
 
+#![forbid(unsafe_code)]
+
 pub mod batch;
 pub mod caps;
 pub mod codec;

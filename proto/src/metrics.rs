@@ -67,6 +67,13 @@ impl Labels {
         self.0.is_empty()
     }
 
+    /// A hash of names and values, the same in every process.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        self.hash_into(&mut hash);
+        hash.digest()
+    }
+
     fn hash_into(&self, hash: &mut Xxh3) {
         hash.update(&(self.0.len() as u32).to_le_bytes());
         for (name, value) in self.iter() {
@@ -124,9 +131,7 @@ pub struct Series {
 impl Series {
     /// Puts a series together. `labels` holds `__name__`.
     pub fn new(labels: Labels, family: Arc<Family>) -> Self {
-        let mut hash = Xxh3::new();
-        labels.hash_into(&mut hash);
-        let fingerprint = hash.digest();
+        let fingerprint = labels.fingerprint();
         Self { labels, family, fingerprint }
     }
 

@@ -1,5 +1,7 @@
 //! What both processes share: configuration loading, telemetry, admin HTTP, TLS and PKI.
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 pub mod config;
 pub mod exit;

@@ -3,9 +3,12 @@
 //! Programs of backends come by environment from `scripts/test` (`PEGEL_PROMETHEUS` and so on) or are asked of
 //! `tests/backends/backend`; a suite whose backend can't be had says so and is skipped.
 
+#![forbid(unsafe_code)]
+
 pub mod browser;
 pub mod docker;
 pub mod exporter;
+pub mod expressions;
 pub mod fault_proxy;
 pub mod http;
 pub mod machine;

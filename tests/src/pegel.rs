@@ -235,6 +235,10 @@ pub struct AgentSetup {
     pub jobs: Vec<(String, SocketAddr, Duration)>,
     /// The host source's interval; none for no host source.
     pub host: Option<Duration>,
+    /// The YAML of `host` in braces, in place of an interval.
+    pub host_yaml: Option<String>,
+    /// The YAML of `containers`, in braces.
+    pub containers: Option<String>,
     /// The YAML of `buffer`, in braces.
     pub buffer: Option<String>,
     /// The state directory, if not the agent's own.
@@ -406,10 +410,16 @@ impl Agent {
     pub fn write_config(&self, with_jobs: bool) {
         let mut yaml = self.head.clone();
         match self.setup.host {
+            _ if self.setup.host_yaml.is_some() => {
+                let _ = writeln!(yaml, "host: {}", self.setup.host_yaml.as_deref().unwrap_or_default());
+            }
             Some(interval) => {
                 let _ = writeln!(yaml, "host: {{interval: {}ms}}", interval.as_millis());
             }
             None => yaml.push_str("host: {enabled: false}\n"),
+        }
+        if let Some(containers) = &self.setup.containers {
+            let _ = writeln!(yaml, "containers: {containers}");
         }
         if let Some(buffer) = &self.setup.buffer {
             let _ = writeln!(yaml, "buffer: {buffer}");

@@ -1,8 +1,9 @@
 //! A real Prometheus, started for one test.
 
-use crate::http::{escape, get_json};
+use crate::http::{escape, get_json, request};
 use crate::process::Process;
 use crate::{backend, eventually, lasting_port};
+use hyper::Method;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +17,7 @@ pub struct Prometheus {
     port: u16,
     dir: PathBuf,
     program: PathBuf,
-    out_of_order_window: String,
+    config: String,
 }
 
 /// Raw samples of one series: (milliseconds, value as text).
@@ -26,25 +27,23 @@ impl Prometheus {
     /// Starts one in a directory of its own; none if the program can't be had. `out_of_order_window` as in
     /// Prometheus' configuration, `0s` for none.
     pub async fn start(dir: &Path, out_of_order_window: &str) -> Option<Self> {
+        Self::start_with(dir, format!(
+            "global:\n  scrape_interval: 1h\nstorage:\n  tsdb:\n    out_of_order_time_window: {out_of_order_window}\n"
+        )).await
+    }
+
+    /// Starts one with a configuration, in YAML; paths in it are relative to the directory.
+    pub async fn start_with(dir: &Path, config: String) -> Option<Self> {
         let program = backend("prometheus")?;
         let port = lasting_port();
         std::fs::create_dir_all(dir).expect("a directory");
-        let process = Self::spawn(&program, dir, port, out_of_order_window);
-        let mut prometheus = Self {
-            process,
-            port,
-            dir: dir.to_owned(),
-            program,
-            out_of_order_window: out_of_order_window.to_owned(),
-        };
+        let process = Self::spawn(&program, dir, port, &config);
+        let mut prometheus = Self { process, port, dir: dir.to_owned(), program, config };
         prometheus.ready().await;
         Some(prometheus)
     }
 
-    fn spawn(program: &Path, dir: &Path, port: u16, out_of_order_window: &str) -> Process {
-        let config = format!(
-            "global:\n  scrape_interval: 1h\nstorage:\n  tsdb:\n    out_of_order_time_window: {out_of_order_window}\n"
-        );
+    fn spawn(program: &Path, dir: &Path, port: u16, config: &str) -> Process {
         std::fs::write(dir.join("prometheus.yml"), config).expect("a configuration");
         let mut command = Command::new(program);
         command
@@ -68,7 +67,7 @@ impl Prometheus {
 
     /// Starts it again on the same data and port.
     pub async fn start_again(&mut self) {
-        self.process = Self::spawn(&self.program, &self.dir, self.port, &self.out_of_order_window);
+        self.process = Self::spawn(&self.program, &self.dir, self.port, &self.config);
         self.ready().await;
     }
 
@@ -86,6 +85,30 @@ impl Prometheus {
     pub async fn query(&self, expression: &str) -> Option<Vec<serde_json::Value>> {
         let url = format!("{}/api/v1/query?query={}", self.url(), escape(expression));
         get_json(&url).await?["data"]["result"].as_array().cloned()
+    }
+
+    /// An instant query's answer at an instant (seconds since the Unix epoch): its result, or what is wrong with it.
+    pub async fn query_at(&self, expression: &str, at: f64) -> Result<serde_json::Value, String> {
+        let body = format!("query={}&time={at}", escape(expression));
+        let (_, answer) = request(Method::POST, &format!("{}/api/v1/query", self.url()), &body)
+            .await
+            .ok_or("Prometheus does not answer")?;
+        let answer: serde_json::Value = serde_json::from_str(&answer).map_err(|e| e.to_string())?;
+        match answer["error"].as_str() {
+            Some(error) => Err(error.to_owned()),
+            None => Ok(answer["data"].clone()),
+        }
+    }
+
+    /// How an expression is understood: the tree of Prometheus' own parser (`/api/v1/parse_query`, since 3.0).
+    pub async fn parse(&self, expression: &str) -> Result<serde_json::Value, String> {
+        let url = format!("{}/api/v1/parse_query?query={}", self.url(), escape(expression));
+        let (_, answer) = request(Method::GET, &url, "").await.ok_or("Prometheus does not answer")?;
+        let answer: serde_json::Value = serde_json::from_str(&answer).map_err(|e| e.to_string())?;
+        match answer["error"].as_str() {
+            Some(error) => Err(error.to_owned()),
+            None => Ok(answer["data"].clone()),
+        }
     }
 
     /// An instant query's only value.

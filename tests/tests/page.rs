@@ -173,3 +173,41 @@ fn a_node_s_page_is_live_and_its_books_balance() -> Result<()> {
         .wait_for("document.querySelector('[role=alert]')?.innerText.includes('not heard of node nobody')")?;
     Ok(())
 }
+
+#[test]
+fn checks_that_need_somebody_stand_on_the_first_page_and_all_on_their_own() -> Result<()> {
+    let Some(mut browser) = Browser::start()? else { return Ok(()) };
+    let site = Site::start()?;
+    site.fleet.agents.lock().extend([agent("acme", "web-1"), agent("acme", "web-2")]);
+    site.check("web-1", 1, "https://shop.example/", 1.0, None);
+    site.check("web-1", 2, "https://shop.example/cart", 0.0, Some(("tls", "certificate_expired")));
+    site.check("web-1", 3, HOSTILE, 1.0, Some(("processing", "timeout")));
+    site.check("web-2", 1, "https://shop.example/", 1.0, None);
+
+    browser.open(&site.url("/"))?;
+    let rows = "[...document.querySelectorAll('#checks tbody tr')].map((row) => row.innerText).join('|')";
+    let shown =
+        browser.wait_for(&format!("document.querySelectorAll('#checks tbody tr').length === 2 && {rows}"))?;
+    let shown = shown.as_str().unwrap();
+    assert!(shown.starts_with("down"), "the worst comes first: {shown}");
+    assert!(
+        shown.contains("certificate expired in the TLS handshake") && shown.contains("up, failing"),
+        "{shown}"
+    );
+    let words = browser.evaluate("document.querySelector('#checks .facts').innerText")?;
+    assert!(words.as_str().unwrap().starts_with("1 down · 3 up"), "{words}");
+    keep_all(&mut browser, "fleet-checks")?;
+
+    browser.open(&site.url("/checks"))?;
+    browser.wait_for("document.querySelectorAll('#all-checks tbody tr').length === 4")?;
+    browser.evaluate("document.querySelector('input[type=search]').focus()")?;
+    browser.type_text("web-2")?;
+    browser.wait_for("document.querySelectorAll('#all-checks tbody tr').length === 1")?;
+    assert_eq!(browser.evaluate("document.querySelectorAll('main img').length")?, 0);
+    keep_all(&mut browser, "checks")?;
+
+    browser.open(&site.url("/nodes/acme/web-1"))?;
+    browser.wait_for("document.querySelectorAll('#checks tbody tr').length === 3")?;
+    assert_no_complaints(&browser);
+    Ok(())
+}

@@ -1,5 +1,9 @@
 //! `host`: the machine's own metrics.
 
+mod options;
+
+pub use options::RawOptions;
+
 use super::labels::{self, RawHostPreset};
 use crate::source::host::{CollectorKind, Filter, Paths, Pattern, Settings};
 use pegel_runtime::config::form::{FilePath, Period};
@@ -17,7 +21,14 @@ pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend(
-    "x-renamed" = {"scrape_interval": "interval", "include": "collectors", "exclude": "without_collectors"},
+    "x-renamed" = {
+        "scrape_interval": "interval", "include": "collectors", "exclude": "without_collectors",
+        "network_devices": "options.netdev.devices", "disk_devices": "options.diskstats.devices",
+        "mount_points": "options.filesystem.mount_points", "filesystem_types": "options.filesystem.types",
+        "mount_timeout": "options.filesystem.mount_timeout", "netstat_fields": "options.netstat.fields",
+        "vmstat_fields": "options.vmstat.fields", "cpu_guest": "options.cpu.guest",
+        "softirqs": "options.stat.softirqs"
+    },
     "x-refused" = {
         "job": "write it under `labels`: `labels: {job: …}`",
         "instance": "write it under `labels`: `labels: {instance: …}`"
@@ -28,14 +39,14 @@ pub struct RawHost {
     pub enabled: bool,
     /// Time from one reading to the next.
     pub interval: Period,
-    /// The collectors that run.
+    /// The collectors that run; without it those that node_exporter has on by default.
     pub collectors: Vec<CollectorKind>,
+    /// Collectors that run beside those.
+    pub with_collectors: Vec<CollectorKind>,
     /// Collectors to leave out of those.
     pub without_collectors: Vec<CollectorKind>,
-    /// The longest that one collector holds up a reading; at most half the interval is used.
+    /// The longest that one collector holds up the others; at most half the interval is used.
     pub collector_timeout: Period,
-    /// The longest that one mount holds up the filesystem collector; at most half its time is used.
-    pub mount_timeout: Period,
     /// For whose dashboards and rules the series are labelled.
     pub preset: RawHostPreset,
     /// Labels of the series, `job`, `instance` and any other: in place of the preset's and of `external_labels`. One
@@ -49,23 +60,8 @@ pub struct RawHost {
     pub rootfs: FilePath,
     /// udev's database.
     pub udev_data: FilePath,
-    /// Network interfaces.
-    pub network_devices: RawFilter,
-    /// Block devices.
-    pub disk_devices: RawFilter,
-    /// Mount points of the filesystem collector.
-    pub mount_points: RawFilter,
-    /// Filesystem types of the filesystem collector.
-    pub filesystem_types: RawFilter,
-    /// Protocol counters of the netstat collector, as a regular expression for names such as `Tcp_InSegs`; without
-    /// it those that node_exporter takes.
-    pub netstat_fields: Option<String>,
-    /// Fields of the vmstat collector, as a regular expression; without it those that node_exporter takes.
-    pub vmstat_fields: Option<String>,
-    /// Whether `node_cpu_guest_seconds_total` is collected.
-    pub cpu_guest: bool,
-    /// Whether `node_softirqs_total` is collected.
-    pub softirqs: bool,
+    /// What can be set about each collector, by its name.
+    pub options: RawOptions,
 }
 
 /// Names to take or to leave, as regular expressions that match anywhere in a name unless they say `^` or `$`.
@@ -86,23 +82,16 @@ impl Default for RawHost {
             enabled: true,
             interval: Period(settings.interval),
             collectors: settings.collectors,
+            with_collectors: Vec::new(),
             without_collectors: Vec::new(),
             collector_timeout: Period(settings.collector_timeout),
-            mount_timeout: Period(settings.mount_timeout),
             preset: RawHostPreset::default(),
             labels: BTreeMap::new(),
             procfs: path(settings.paths.procfs),
             sysfs: path(settings.paths.sysfs),
             rootfs: path(settings.paths.rootfs),
             udev_data: path(settings.paths.udev_data),
-            network_devices: RawFilter::default(),
-            disk_devices: RawFilter::default(),
-            mount_points: RawFilter::default(),
-            filesystem_types: RawFilter::default(),
-            netstat_fields: None,
-            vmstat_fields: None,
-            cpu_guest: settings.cpu_guest,
-            softirqs: settings.stat_softirq,
+            options: RawOptions::default(),
         }
     }
 }
@@ -111,14 +100,35 @@ impl RawHost {
     /// The host source's settings; none if it is turned off.
     pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Option<Settings> {
         check_interval(&self.interval, &path.key("interval"), mistakes);
-        for (key, timeout) in
-            [("collector_timeout", &self.collector_timeout), ("mount_timeout", &self.mount_timeout)]
-        {
-            if timeout.0.is_zero() {
-                mistakes.at(&path.key(key), "leaves no time at all", "use 1s");
+        if self.collector_timeout.0.is_zero() {
+            mistakes.at(&path.key("collector_timeout"), "leaves no time at all", "use 1s");
+        }
+        let mut settings = Settings {
+            paths: Paths {
+                procfs: self.procfs.0.clone(),
+                sysfs: self.sysfs.0.clone(),
+                rootfs: self.rootfs.0.clone(),
+                udev_data: self.udev_data.0.clone(),
+            },
+            collectors: self.resolve_collectors(path, mistakes),
+            interval: self.interval.0,
+            collector_timeout: self.collector_timeout.0,
+            labels: labels::resolve(self.preset, &self.labels, path, mistakes),
+            ..Settings::default()
+        };
+        self.options.resolve(&path.key("options"), mistakes, &mut settings);
+        self.enabled.then_some(settings)
+    }
+
+    fn resolve_collectors(&self, path: &Path, mistakes: &mut Mistakes) -> Vec<CollectorKind> {
+        for (i, name) in self.without_collectors.iter().enumerate() {
+            if self.with_collectors.contains(name) {
+                let path = path.key("without_collectors").index(i);
+                let reason = format!("`{}` stands in with_collectors as well", name.name());
+                mistakes.at(&path, reason, "keep it in one of the two");
             }
         }
-        let mut names = self.collectors.clone();
+        let mut names: Vec<_> = self.collectors.iter().chain(&self.with_collectors).copied().collect();
         names.sort_unstable();
         names.dedup();
         names.retain(|name| !self.without_collectors.contains(name));
@@ -129,60 +139,20 @@ impl RawHost {
                 "name one, or set host.enabled: false",
             );
         }
-        let defaults = Settings::default();
-        let settings = Settings {
-            paths: Paths {
-                procfs: self.procfs.0.clone(),
-                sysfs: self.sysfs.0.clone(),
-                rootfs: self.rootfs.0.clone(),
-                udev_data: self.udev_data.0.clone(),
-            },
-            collectors: names,
-            interval: self.interval.0,
-            collector_timeout: self.collector_timeout.0,
-            mount_timeout: self.mount_timeout.0,
-            labels: labels::resolve(self.preset, &self.labels, path, mistakes),
-            cpu_guest: self.cpu_guest,
-            stat_softirq: self.softirqs,
-            netdev_devices: self.network_devices.resolve(
-                defaults.netdev_devices,
-                &path.key("network_devices"),
-                mistakes,
-            ),
-            disk_devices: self.disk_devices.resolve(
-                defaults.disk_devices,
-                &path.key("disk_devices"),
-                mistakes,
-            ),
-            mount_points: self.mount_points.resolve(
-                defaults.mount_points,
-                &path.key("mount_points"),
-                mistakes,
-            ),
-            fs_types: self.filesystem_types.resolve(
-                defaults.fs_types,
-                &path.key("filesystem_types"),
-                mistakes,
-            ),
-            netstat_fields: pattern(self.netstat_fields.as_deref(), &path.key("netstat_fields"), mistakes)
-                .unwrap_or(defaults.netstat_fields),
-            vmstat_fields: pattern(self.vmstat_fields.as_deref(), &path.key("vmstat_fields"), mistakes)
-                .unwrap_or(defaults.vmstat_fields),
-            ..Settings::default()
-        };
-        self.enabled.then_some(settings)
+        names
     }
 }
 
 impl RawFilter {
-    fn resolve(&self, default: Filter, path: &Path, mistakes: &mut Mistakes) -> Filter {
+    /// Replaces what it says something about in a filter, which is node_exporter's default so far.
+    fn resolve(&self, filter: &mut Filter, path: &Path, mistakes: &mut Mistakes) {
         let include = pattern(self.include.as_deref(), &path.key("include"), mistakes);
         let exclude = pattern(self.exclude.as_deref(), &path.key("exclude"), mistakes);
         match (include, exclude) {
-            (None, None) => default,
-            (None, exclude) => Filter { include: default.include, exclude },
+            (None, None) => {}
+            (None, exclude) => filter.exclude = exclude,
             // As in node_exporter, an include pattern takes the place of the default exclude pattern.
-            (include, exclude) => Filter { include, exclude },
+            (include, exclude) => *filter = Filter { include, exclude },
         }
     }
 }

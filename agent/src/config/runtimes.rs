@@ -1,11 +1,16 @@
 //! `containers.runtimes`: who is asked for the names of containers.
 
-use crate::source::container::RuntimeKind;
 use crate::source::container::runtime::{Settings, Socket, Sockets};
+use crate::source::container::{self, RuntimeKind};
 use pegel_runtime::config::form::FilePath;
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How often runtimes are asked for the sizes of writable layers: they walk every file of every container to answer,
+/// which cAdvisor does itself every one to two minutes.
+const WRITABLE_SIZE_INTERVAL: Duration = Duration::from_mins(5);
 
 /// The container runtimes that are asked for names, images, labels, pods and health of containers.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -53,14 +58,20 @@ impl Default for RawRuntimes {
 }
 
 impl RawRuntimes {
-    /// The settings of discovery but for what other keys say; none if it is turned off.
-    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Option<Settings> {
+    /// The settings of discovery, with what it is to bring for accounting; none if it is turned off.
+    pub(super) fn resolve(
+        &self,
+        accounting: &container::Settings,
+        path: &Path,
+        mistakes: &mut Mistakes,
+    ) -> Option<Settings> {
         let sockets = match &self.sockets {
-            None => Settings::default().sockets,
+            None => Sockets::WellKnown { root: accounting.rootfs.clone() },
             Some(listed) => {
                 let list = path.key("sockets");
                 if listed.is_empty() && self.enabled {
-                    let remedy = "leave the key out to find sockets, or set containers.runtimes.enabled: false";
+                    let remedy =
+                        "leave the key out to find sockets, or set containers.runtimes.enabled: false";
                     mistakes.at(&list, "lists no socket", remedy);
                 }
                 for (at, socket) in listed.iter().enumerate() {
@@ -68,7 +79,11 @@ impl RawRuntimes {
                     let twice = listed[..at].iter().any(|other| other.path.0 == socket.path.0);
                     let place = list.index(at).key("path");
                     if relative {
-                        mistakes.at(&place, "is no absolute path", "write it from the root on, without unix://");
+                        mistakes.at(
+                            &place,
+                            "is no absolute path",
+                            "write it from the root on, without unix://",
+                        );
                     } else if twice {
                         mistakes.at(&place, "is listed twice", "take one of them out");
                     }
@@ -76,7 +91,13 @@ impl RawRuntimes {
                 Sockets::These(listed.iter().map(RawSocket::resolve).collect())
             }
         };
-        self.enabled.then(|| Settings { sockets, ..Settings::default() })
+        self.enabled.then(|| Settings {
+            sockets,
+            env: accounting.container_env.names().map(Into::into).collect(),
+            writable_size_interval: accounting.writable_layer_size.then_some(WRITABLE_SIZE_INTERVAL),
+            procfs: accounting.procfs.clone(),
+            ..Settings::default()
+        })
     }
 }
 

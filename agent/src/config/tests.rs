@@ -1,4 +1,5 @@
 use super::*;
+use crate::source::container::{RuntimeKind, runtime};
 use pegel_runtime::config::{Flag, golden};
 use std::path::Path as FsPath;
 
@@ -30,7 +31,8 @@ fn an_address_and_a_certificate_are_enough() {
     assert_eq!(settings.uplink.uplink.aggregators, ["aggregator.example:4433"]);
     assert_eq!(settings.uplink.tls.key, FsPath::new("agent.key"));
     let host = settings.host.expect("the host is read by default");
-    assert_eq!((host.interval, host.collectors.len()), (Duration::from_secs(15), 13));
+    assert_eq!(host.interval, Duration::from_secs(15));
+    assert!(host.collectors.iter().all(|kind| kind.on_by_default()) && host.collectors.len() > 20);
     assert!(settings.admin.listen.ip().is_loopback());
     assert_eq!(settings.buffer.delivery.linger, Duration::from_secs(1));
 }
@@ -41,6 +43,9 @@ fn a_full_file_is_resolved() {
     assert_eq!(settings.external_labels.value("site"), Some("hall-3"));
     let host = settings.host.unwrap();
     assert!(!host.collectors.contains(&source::host::CollectorKind::Netstat));
+    let own = source::host::CollectorKind::Filesystem;
+    assert_eq!((host.intervals[&own], host.timeouts[&own]), (Duration::from_mins(1), Duration::from_secs(5)));
+    assert_eq!((host.intervals.len(), host.timeouts.len(), host.cpu_guest), (2, 1, false));
     assert!(!host.mount_points.passes("/boot/efi") && host.mount_points.passes("/proc"));
     assert!(host.disk_devices.passes("sda") && !host.disk_devices.passes("sda1"));
     assert!(host.netdev_devices.passes("eth0") && !host.netdev_devices.passes("lo"));
@@ -48,6 +53,14 @@ fn a_full_file_is_resolved() {
     let agent = format!("{}-agent", rustix::system::uname().nodename().to_string_lossy());
     let target: Vec<_> = target.iter().collect();
     assert_eq!(target, [("instance", "web-1"), ("job", "node-exporter"), ("pod", &agent)]);
+    let runtimes =
+        settings.containers.and_then(|containers| containers.runtimes).expect("runtimes are asked");
+    let crio = runtime::Socket { kind: RuntimeKind::CriO, path: "/run/crio/crio.sock".into() };
+    assert_eq!(runtimes.sockets, runtime::Sockets::These(vec![crio]));
+    assert_eq!(
+        (&*runtimes.env, runtimes.writable_size_interval.is_some()),
+        (&["APP_VERSION".into()][..], true)
+    );
     let job = &settings.scrape.jobs[0];
     assert_eq!((job.interval, job.timeout), (Duration::from_secs(5), Duration::from_secs(5)));
     assert_eq!(job.targets.len(), 2);

@@ -117,7 +117,10 @@ pub struct RawStatus {
     pub allow_remote: bool,
     /// A file to which the bound address is written, for scripts that choose port 0.
     pub address_file: Option<FilePath>,
-    /// How old a value may be for `/federate`.
+    /// An address on which tenants are answered at `/api/v1/status` over HTTPS, as `[::]:4435`: each caller shows a
+    /// certificate like an agent's and sees the nodes and checks of its tenant. Without it they are not.
+    pub tenants_listen: Option<Listen>,
+    /// How old a value may be for `/federate`, and how long ago a check may have run before its state is unknown.
     pub look_back: Period,
     /// How often pages are told of changes.
     pub tick: Period,
@@ -137,6 +140,7 @@ impl Default for RawStatus {
             listen: Listen(SocketAddr::from((Ipv4Addr::LOCALHOST, super::DEFAULT_STATUS_PORT))),
             allow_remote: false,
             address_file: None,
+            tenants_listen: None,
             tick: Period(settings.tick),
             event_streams: settings.max_event_streams as u32,
             series_per_answer: settings.max_answer_series as u32,
@@ -154,6 +158,8 @@ pub struct StatusSettings {
     pub listen: SocketAddr,
     /// Where the bound address is written.
     pub address_file: Option<PathBuf>,
+    /// Where tenants are answered.
+    pub tenants_listen: Option<SocketAddr>,
     /// What it shows, and to whom.
     pub status: status::Settings,
 }
@@ -173,6 +179,7 @@ impl RawStatus {
                 .address_file
                 .as_ref()
                 .map(|file| mistakes.path_of(&path.key("address_file"), file)),
+            tenants_listen: self.tenants_listen.as_ref().map(|listen| listen.0),
             status: status::Settings {
                 name: name.to_owned(),
                 hosts: if self.listen.0.ip().is_loopback() {

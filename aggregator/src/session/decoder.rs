@@ -110,6 +110,7 @@ impl StreamDecoder {
 struct Described {
     series: Arc<ResolvedSeries>,
     lineage: u32,
+    target: u64,
 }
 
 /// Turns what the codec tells into series with full labels.
@@ -119,7 +120,7 @@ struct Resolver {
     tenant: Box<str>,
     node: Box<str>,
     budget: Arc<SeriesBudget>,
-    targets: Vec<Option<Labels>>,
+    targets: Vec<Option<(Labels, u64)>>,
     series: Vec<Option<Described>>,
     sets: Vec<Option<Arc<ResolvedSet>>>,
     blocks: Vec<ResolvedBlock>,
@@ -170,6 +171,7 @@ impl Resolver {
             self.lineages += 1;
             self.lineages
         });
+        let target = members.iter().find_map(|id| self.described(*id)).map_or(0, |d| d.target);
         let mut series = Vec::with_capacity(members.len());
         for id in members {
             if let Some(Some(described)) = self.series.get_mut(*id as usize) {
@@ -177,7 +179,7 @@ impl Resolver {
                 series.push(described.series.clone());
             }
         }
-        Arc::new(ResolvedSet::new(series, lineage))
+        Arc::new(ResolvedSet::new(series, lineage).of_target(target))
     }
 
     fn described(&self, id: u32) -> Option<&Described> {
@@ -200,7 +202,7 @@ fn take<T>(slots: &mut [Option<T>], id: u32) -> Option<T> {
 
 impl Visitor for Resolver {
     fn target(&mut self, id: u32, labels: &Labels) {
-        put(&mut self.targets, id, labels.clone());
+        put(&mut self.targets, id, (labels.clone(), labels.fingerprint()));
     }
 
     fn series(&mut self, id: u32, target: u32, labels: &Labels, family: FamilyView<'_>) {
@@ -209,17 +211,19 @@ impl Visitor for Resolver {
             return;
         }
         let family = self.family(family);
-        let none = Labels::default();
-        let target = self.targets.get(target as usize).and_then(Option::as_ref).unwrap_or(&none);
+        let none = (Labels::default(), 0);
+        let (target, fingerprint) =
+            self.targets.get(target as usize).and_then(Option::as_ref).unwrap_or(&none);
         let mut full = full_labels(target, labels);
         full.retain(|(name, _)| *name != TENANT_LABEL && *name != NODE_LABEL);
         full.push((TENANT_LABEL, &self.tenant));
         full.push((NODE_LABEL, &self.node));
         full.sort_unstable();
         let series = Arc::new(ResolvedSeries::new(&self.symbols, &full, family));
+        let target = *fingerprint;
         self.live += 1;
         self.series_bytes += series.resident_bytes();
-        if let Some(old) = put(&mut self.series, id, Described { series, lineage: 0 }) {
+        if let Some(old) = put(&mut self.series, id, Described { series, lineage: 0, target }) {
             self.gone(&old);
         }
     }

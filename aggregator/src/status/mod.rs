@@ -5,16 +5,20 @@
 //! no method but GET. Readers share one look at the fleet a second ([`board`]); what they may ask for is bounded.
 //!
 //! The routes have no authentication and belong on a loopback address or behind a proxy that has one. On a loopback
-//! address requests for foreign host names are refused, so that no web page can read them by DNS rebinding.
+//! address requests for foreign host names are refused, so that no web page can read them by DNS rebinding. Tenants
+//! have a listener of their own ([`tenants`]), where a certificate says whose state is shown.
 
 mod api;
 mod board;
+pub mod checks;
 mod events;
 mod federate;
 pub mod findings;
 pub mod fleet;
+pub mod overview;
 mod page;
 mod receiver_fleet;
+pub mod tenants;
 #[cfg(test)]
 mod tests;
 pub mod words;
@@ -25,6 +29,7 @@ pub use api::{
 };
 pub use board::FleetRow;
 pub use fleet::{AgentStatus, Books, FleetView, OutputStatus, Reject};
+pub use overview::Caller;
 pub use receiver_fleet::{ReceiverFleet, RejectLog};
 
 use crate::output::recent::Recent;
@@ -138,7 +143,9 @@ impl Status {
             .route("/", get(page::shell))
             .route("/nodes/{tenant}/{node}", get(page::shell))
             .route("/refused", get(page::shell))
+            .route("/checks", get(page::shell))
             .route("/assets/{name}", get(page::asset))
+            .route("/api/v1/status", get(overview::overview))
             .route("/api/v1/fleet", get(api::fleet))
             .route("/api/v1/nodes/{tenant}/{node}", get(api::node))
             .route("/api/v1/nodes/{tenant}/{node}/series", get(api::series))

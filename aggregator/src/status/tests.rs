@@ -364,3 +364,105 @@ fn the_list_of_refusals_is_bounded_and_begins_with_the_newest() {
     let rejects = fleet.rejects();
     assert_eq!((rejects.len(), rejects[0].seq, rejects[0].count), (200, 300, 4));
 }
+
+/// The series of one check, as an agent reports them.
+fn check(bed: &Bed, node: &str, seq: u64, target: &str, values: [f64; 4]) {
+    let own = format!("job=web instance={target} tenant=acme node={node}");
+    let names = [
+        "probe_success",
+        "pegel_probe_up kind=http",
+        "pegel_probe_maintenance",
+        "pegel_probe_state_since_timestamp_seconds",
+    ];
+    let series = names.map(|name| format!("{name} {own}"));
+    let set = bed.set(&series.each_ref().map(String::as_str));
+    bed.observe(node, seq, START_MS, &set, &values);
+}
+
+#[tokio::test]
+async fn the_status_lists_checks_the_worst_first_and_answers_what_was_asked() {
+    let site = Site::start(Settings::default()).await;
+    site.fleet.0.lock().extend([agent("a"), agent("b")]);
+    check(&site.bed, "a", 1, "https://one/", [1.0, 1.0, 0.0, 1.7e9]);
+    check(&site.bed, "a", 2, "https://two/", [0.0, 0.0, 0.0, 1.7e9]);
+    check(&site.bed, "b", 1, "https://one/", [0.0, 1.0, 0.0, 1.7e9]);
+    site.pass(1000);
+    let all: overview::StatusAnswer = serde_json::from_value(site.json("/api/v1/status").await).unwrap();
+    let found: Vec<_> =
+        all.checks.iter().map(|c| (c.node.as_str(), c.instance.as_str(), c.failing)).collect();
+    let expected = [("a", "https://two/", true), ("b", "https://one/", true), ("a", "https://one/", false)];
+    assert_eq!(found, expected);
+    assert_eq!(all.tenants["acme"].checks, [("down".to_owned(), 1), ("up".to_owned(), 2)].into());
+    assert_eq!((all.tenants["acme"].nodes, all.nodes.len(), all.matching), (2, 2, 3));
+
+    let down = site.json("/api/v1/status?state=down&job=web").await;
+    assert_eq!((&down["matching"], &down["checks"][0]["instance"]), (&1.into(), &"https://two/".into()));
+    assert_eq!(site.json("/api/v1/status?node=b").await["matching"], 1);
+    assert_eq!(site.json("/api/v1/status?tenant=other").await["matching"], 0);
+    for (query, words) in [("state=broken", "use down, unknown"), ("sate=down", "use tenant, node")] {
+        let (status, text) = site.text(&format!("/api/v1/status?{query}")).await;
+        assert!(status == 400 && text.contains(words), "{status} {text}");
+    }
+}
+
+#[tokio::test]
+async fn over_https_a_certificate_shows_its_tenants_state_and_no_other() {
+    use pegel_proto::identity::{AgentIdentity, NodeId, TenantId};
+    use pegel_runtime::pki::{AggregatorNames, CertificateAuthority, DEFAULT_CA_LIFETIME, Existing};
+    use pegel_runtime::tls::{ReceiverTls, TlsFiles};
+
+    let hour = Duration::from_hours(1);
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [ca, stranger] = dirs.each_ref().map(|dir| {
+        CertificateAuthority::init(dir.path(), "site", DEFAULT_CA_LIFETIME, Existing::Refuse).unwrap()
+    });
+    let names = AggregatorNames {
+        name: NodeId::parse("agg").unwrap(),
+        dns: vec![],
+        addresses: vec!["127.0.0.1".parse().unwrap()],
+    };
+    let own = ca.issue_aggregator(&names, hour, Existing::Replace).unwrap();
+    let crl = Some(ca.crl_path());
+    let files = TlsFiles { ca: ca.certificate_path(), cert: own.cert, key: own.key, crl };
+    let tls = ReceiverTls::load(files, b"http/1.1", None).unwrap();
+
+    let site = Site::start(Settings::default()).await;
+    let mut other = agent("b");
+    other.identity.tenant = TenantId::parse("globex").unwrap();
+    site.fleet.0.lock().extend([agent("a"), other]);
+    let settings = Settings::default();
+    let status = Status::new(settings, site.fleet.clone(), site.bed.recent.clone(), &site.bed.registry);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("https://{}", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(tenants::Tenants::new(status, tls, &site.bed.registry).serve(listener, stop));
+
+    let client = |authority: Option<&CertificateAuthority>| {
+        let node = AgentIdentity {
+            tenant: TenantId::parse("acme").unwrap(),
+            node: NodeId::parse("reader").unwrap(),
+        };
+        let issued = authority.map(|a| a.issue_agent(&node, hour, Existing::Replace).unwrap());
+        let (cert_file, key_file) = issued.map(|files| (files.cert, files.key)).unzip();
+        let tls =
+            ClientTls { ca_file: Some(ca.certificate_path()), cert_file, key_file, ..ClientTls::default() };
+        http_client(&tls, Duration::from_secs(5)).unwrap()
+    };
+    let ask = async |client: &HttpClient, path: &str| {
+        let response = client.get(format!("{base}{path}").parse().unwrap()).await.ok()?;
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        Some((code, String::from_utf8(body.to_vec()).unwrap()))
+    };
+    let reader = client(Some(&ca));
+    let (code, text) = ask(&reader, "/api/v1/status").await.unwrap();
+    let answer: overview::StatusAnswer = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, answer.nodes.len(), answer.nodes[0].node.as_str()), (200, 1, "a"), "{text}");
+    let (code, text) = ask(&reader, "/api/v1/status?tenant=globex").await.unwrap();
+    assert!(code == 403 && text.contains("tenant acme"), "{code} {text}");
+    assert_eq!(ask(&reader, "/api/v1/fleet").await.unwrap().0, 404);
+    for nobody in [client(None), client(Some(&stranger))] {
+        assert_eq!(ask(&nobody, "/api/v1/status").await, None);
+    }
+}

@@ -72,8 +72,21 @@ impl<'a> Page<'a> {
             );
         }
         self.out.push('\n');
+        // Sections of one form are described once, under all their names.
+        let mut described = Vec::new();
         for (key, property) in properties {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let form = property["$ref"].as_str();
+            if form.is_some_and(|form| described.contains(&form)) {
+                continue;
+            }
+            described.extend(form);
+            let alike = properties
+                .iter()
+                .filter(|(other, schema)| *other != key && form.is_some() && schema["$ref"].as_str() == form);
+            let mut path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            for (other, _) in alike {
+                let _ = write!(path, "`, `{other}");
+            }
             self.below(property, &path, depth + 1);
         }
     }

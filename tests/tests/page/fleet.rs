@@ -190,6 +190,45 @@ impl Site {
     }
 }
 
+impl Site {
+    /// Says how a check stands: `state` is its value of `pegel_probe_up`, `failure` the phase and reason of its last run.
+    pub fn check(&self, node: &str, seq: u64, target: &str, state: f64, failure: Option<(&str, &str)>) {
+        let now = now_ms();
+        let seconds = now as f64 / 1_000.0;
+        let mut series = vec![
+            ("probe_success", vec![], f64::from(u8::from(failure.is_none()))),
+            ("probe_duration_seconds", vec![], 0.042),
+            ("probe_ssl_earliest_cert_expiry", vec![], seconds + 9.0 * 86_400.0),
+            ("pegel_probe_maintenance", vec![], 0.0),
+            ("pegel_probe_state_since_timestamp_seconds", vec![], seconds - 4_000.0),
+            ("pegel_probe_up", vec![("kind", "http")], state),
+        ];
+        if let Some((phase, reason)) = failure {
+            series.push(("pegel_probe_failure", vec![("phase", phase), ("reason", reason)], 1.0));
+        }
+        let values: Vec<f64> = series.iter().map(|(.., value)| *value).collect();
+        let resolved = series.iter().map(|(name, own, _)| {
+            let mut labels = own.clone();
+            labels.extend([(NAME_LABEL, *name), ("job", "shop"), ("instance", target)]);
+            labels.extend([("tenant", "acme"), ("node", node)]);
+            labels.sort_unstable();
+            let family = Arc::new(Family { name: (*name).into(), ..Family::default() });
+            Arc::new(ResolvedSeries::new(&self.symbols, &labels, family))
+        });
+        let set = Arc::new(ResolvedSet::new(resolved.collect::<Vec<_>>(), seq as u32).of_target(seq));
+        let agent = AgentInfo {
+            identity: identity("acme", node),
+            epoch: AgentEpoch(1),
+            session: 1,
+            version: "0.1.0".into(),
+            hostname: node.into(),
+            peer: "10.1.2.3:40000".parse().unwrap(),
+        };
+        let block = ResolvedBlock { at_ms: now, set, values: values.into(), stamps_ms: None };
+        self.recent.observe(&agent, BatchSeq(seq), &[block]);
+    }
+}
+
 /// An agent that is well: its books balance.
 pub fn agent(tenant: &str, node: &str) -> AgentStatus {
     AgentStatus {

@@ -8,7 +8,7 @@ use super::file::PolledFile;
 use super::filter::Filter;
 use super::lane::{Job, Lane, Limits, Round};
 use super::mounts::{self, Mount};
-use super::{CollectError, Collector, FsUsage, Setup, System};
+use super::{CollectError, Collector, CollectorKind, FsUsage, Setup, System};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -110,7 +110,7 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
         mount_points: setup.settings.mount_points.clone(),
         fs_types: setup.settings.fs_types.clone(),
         mount_limit: setup.settings.mount_limit(),
-        limit: setup.settings.collector_limit() * 4 / 5,
+        limit: setup.settings.limit_of(CollectorKind::Filesystem) * 4 / 5,
         lane: Lane::new("pegel-statfs"),
         known: Known::default(),
         metrics: Metrics {

@@ -5,28 +5,41 @@
 //! after another on one thread (a `Lane`); one that hangs is left behind with its thread, reported as failed, and
 //! resumes when its call returns.
 
+mod adjtimex;
+mod arp;
 mod build_info;
+mod conntrack;
 mod cpu;
 mod diskstats;
+mod entropy;
 mod filefd;
 mod filesystem;
 mod filter;
+mod kernel_hung;
+mod links;
 mod loadavg;
 mod meminfo;
 mod mounts;
 mod netdev;
 mod netlink;
 mod netstat;
+mod os;
+mod own_process;
 mod pressure;
+mod schedstat;
 mod scrape;
 mod settings;
+mod sockstat;
+mod softnet;
 mod stat;
 mod summary;
 mod system;
 mod task;
 mod time;
+mod timex;
 mod topology;
 mod udev;
+mod udp_queues;
 mod uname;
 mod vmstat;
 
@@ -36,12 +49,15 @@ mod tests;
 use super::reading::{emit, file, lane, text};
 use emit::Emitter;
 use file::SharedFile;
+use links::SharedLinks;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub use super::reading::CollectError;
+pub use adjtimex::ClockState;
 pub use filter::{BadPattern, Filter, Pattern};
+pub use netlink::{Netlink, NetlinkProtocol};
 pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
 pub use summary::{MachineSummary, machine_summary};
@@ -60,6 +76,20 @@ struct Setup<'a> {
     system: &'a Arc<dyn System>,
     /// `/proc/stat`, which two collectors need and which is dear to read.
     stat: Arc<SharedFile>,
+    /// The network interfaces, whose dump is dear too.
+    links: Arc<SharedLinks>,
+}
+
+impl<'a> Setup<'a> {
+    fn new(settings: &'a Settings, system: &'a Arc<dyn System>) -> Self {
+        Self {
+            paths: &settings.paths,
+            settings,
+            system,
+            stat: Arc::new(SharedFile::new(settings.paths.procfs.join("stat"))),
+            links: Arc::new(SharedLinks::new(system.clone())),
+        }
+    }
 }
 
 macro_rules! collectors {
@@ -104,14 +134,22 @@ macro_rules! collectors {
 
 // One row a collector, by name: its kind, its module (which is its name), and whether it is on by default.
 collectors! {
+    /// Entries of the ARP table.
+    Arp arp on;
+    /// Connection tracking.
+    Conntrack conntrack on;
     /// Processor time, throttling, isolation.
     Cpu cpu on;
     /// Block devices.
     Diskstats diskstats on;
+    /// The kernel's entropy pool.
+    Entropy entropy on;
     /// Open files of the whole system.
     Filefd filefd on;
     /// Space and inodes of mounted filesystems.
     Filesystem filesystem on;
+    /// Tasks that the kernel found hanging.
+    KernelHung kernel_hung on;
     /// Load averages.
     Loadavg loadavg on;
     /// Memory.
@@ -120,12 +158,24 @@ collectors! {
     Netdev netdev on;
     /// Protocol counters.
     Netstat netstat on;
+    /// The operating system's name and version.
+    Os os on;
     /// Pressure stall information.
     Pressure pressure on;
+    /// How long processors ran tasks, and tasks waited for them.
+    Schedstat schedstat on;
+    /// Sockets in use.
+    Sockstat sockstat on;
+    /// What processors did with received packets.
+    Softnet softnet on;
     /// Interrupts, context switches, forks, boot time.
     Stat stat on;
     /// The clock, its zone and sources.
     Time time on;
+    /// How the kernel disciplines its clock.
+    Timex timex on;
+    /// Bytes in the queues of UDP sockets.
+    UdpQueues udp_queues on;
     /// Kernel and host name.
     Uname uname on;
     /// Paging and out-of-memory kills.

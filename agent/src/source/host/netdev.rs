@@ -6,10 +6,10 @@
 use super::emit::{Emitter, Metric};
 use super::file::PolledFile;
 use super::filter::Filter;
-use super::netlink::{COUNTERS, LinkSocket};
+use super::links::{COUNTERS, SharedLinks};
 use super::text::{fields, label, lines, uint};
 use super::{CollectError, Collector, Setup};
-use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The columns of `/proc/net/dev` in its order, and netlink's one more.
 const COLUMNS: [(&str, &str); 17] = [
@@ -33,7 +33,7 @@ const COLUMNS: [(&str, &str); 17] = [
 ];
 
 struct Netdev {
-    socket: Option<LinkSocket>,
+    links: Option<Arc<SharedLinks>>,
     file: PolledFile,
     devices: Devices,
 }
@@ -55,18 +55,18 @@ struct Devices {
 /// Makes the collector.
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
     // A sandbox may forbid netlink; `/proc/net/dev` has all but one of the counters.
-    let open = || {
-        LinkSocket::open()
-            .inspect_err(|error| {
-                tracing::warn!(%error, "cannot open a netlink socket: network counters are read from /proc/net/dev, without receive_nohandler");
-            })
-            .ok()
+    let open = || match setup.links.open() {
+        Ok(()) => Some(setup.links.clone()),
+        Err(error) => {
+            tracing::warn!(%error, "cannot open a netlink socket: network counters are read from /proc/net/dev, without receive_nohandler");
+            None
+        }
     };
     let metric = |(name, help): &(&str, &str)| {
         Metric::counter(&format!("node_network_{name}_total"), &format!("{help}, by interface."), &["device"])
     };
     Box::new(Netdev {
-        socket: if setup.settings.netdev_netlink { open() } else { None },
+        links: if setup.settings.netdev_netlink { open() } else { None },
         file: PolledFile::new(setup.paths.procfs.join("net/dev")),
         devices: Devices {
             metrics: COLUMNS.iter().map(metric).collect(),
@@ -80,12 +80,14 @@ impl Collector for Netdev {
     fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
         let devices = &mut self.devices;
         let mut place = 0;
-        if let Some(socket) = &mut self.socket {
-            let dump = socket.links(|name, counters| {
-                devices.emit(place, name, &columns(counters), out);
-                place += 1;
-            });
-            return dump.map_err(|source| CollectError::Read { path: PathBuf::from("netlink"), source });
+        if let Some(links) = &self.links {
+            for link in links.read(out.scrape())?.iter() {
+                if let Some(counters) = &link.counters {
+                    devices.emit(place, &link.name, &columns(counters), out);
+                    place += 1;
+                }
+            }
+            return Ok(());
         }
         let text = self.file.read()?;
         // Two lines of headings come first.

@@ -1,8 +1,9 @@
 //! The host source: scrapes on a schedule, made of the collectors' segments.
 
 use super::emit::{Metric, Segment};
-use super::file::SharedFile;
 use super::lane::{Lane, Limits, Round};
+use super::own_process::{self, OwnProcess};
+use super::settings::scrape_limit;
 use super::task::{Done, ScrapeMetrics, Task};
 use super::{CollectorKind, Settings, Setup, System, build_info};
 use crate::source::render;
@@ -21,6 +22,7 @@ pub struct HostSource {
     own: Segment,
     metrics: ScrapeMetrics,
     build_info: Metric,
+    own_process: OwnProcess,
     set: Option<Arc<SeriesSet>>,
 }
 
@@ -36,12 +38,7 @@ impl HostSource {
     /// Makes the source. Nothing is read yet. Labels of the target are those of the settings, the host's name
     /// as `instance`, and `external`, which override none of them.
     pub fn new(settings: Settings, external: &Labels, system: &Arc<dyn System>) -> Self {
-        let setup = Setup {
-            paths: &settings.paths,
-            settings: &settings,
-            system,
-            stat: Arc::new(SharedFile::new(settings.paths.procfs.join("stat"))),
-        };
+        let setup = Setup::new(&settings, system);
         let slot = |kind: &CollectorKind| Slot {
             kind: *kind,
             task: Some(Box::new(Task::new(*kind, kind.build(&setup)))),
@@ -59,6 +56,7 @@ impl HostSource {
             own: Segment::default(),
             metrics: ScrapeMetrics::new(),
             build_info: build_info::metric(),
+            own_process: OwnProcess::new(),
             set: None,
             settings,
         }
@@ -130,7 +128,10 @@ impl HostSource {
             task.prepare(*scrape);
             Some((key, task))
         }));
-        Limits { job: settings.collector_limit(), deadline: now + settings.scrape_limit() }
+        Limits {
+            job: settings.collector_timeout.min(scrape_limit(settings.interval)),
+            deadline: now + scrape_limit(settings.interval),
+        }
     }
 
     fn check(&mut self, limits: Limits) -> Round {
@@ -160,6 +161,7 @@ impl HostSource {
         }
         let mut out = self.own.emitter(scrape);
         build_info::emit(&self.build_info, &mut out);
+        self.own_process.emit(&mut out);
         let now = Instant::now();
         for slot in &self.slots {
             let done = slot.task.as_ref().and_then(|task| task.done(scrape));
@@ -167,7 +169,7 @@ impl HostSource {
             out.emit(&self.metrics.duration, &[slot.kind.name()], done.seconds);
             out.emit(&self.metrics.success, &[slot.kind.name()], f64::from(u8::from(done.success)));
         }
-        let scraped = values.len() + 1 + 2 * self.slots.len();
+        let scraped = values.len() + 1 + own_process::SAMPLES + 2 * self.slots.len();
         out.emit(&self.metrics.up, &[], 1.0);
         out.emit(&self.metrics.scrape_duration, &[], begun.elapsed().as_secs_f64());
         out.emit(&self.metrics.samples, &[], scraped as f64);

@@ -56,6 +56,10 @@ pub struct Settings {
     pub interval: Duration,
     /// The longest that one collector holds up a scrape; at most half the interval is used.
     pub collector_timeout: Duration,
+    /// Collectors with an interval of their own.
+    pub intervals: BTreeMap<CollectorKind, Duration>,
+    /// Collectors with a time limit of their own, in place of `collector_timeout`.
+    pub timeouts: BTreeMap<CollectorKind, Duration>,
     /// The longest that one mount holds up the filesystem collector; at most half the collector's time is used.
     pub mount_timeout: Duration,
     /// The target's labels; `instance` is the host's name unless they say otherwise.
@@ -66,6 +70,10 @@ pub struct Settings {
     pub stat_softirq: bool,
     /// Network counters by netlink, which knows `receive_nohandler`, rather than from `/proc/net/dev`.
     pub netdev_netlink: bool,
+    /// ARP entries by netlink rather than from `/proc/net/arp` (`collector.arp.netlink`).
+    pub arp_netlink: bool,
+    /// Interfaces whose ARP entries are counted (`collector.arp.device-include`, `-exclude`).
+    pub arp_devices: Filter,
     /// Network interfaces (`collector.netdev.device-include`, `-exclude`).
     pub netdev_devices: Filter,
     /// Block devices (`collector.diskstats.device-include`, `-exclude`).
@@ -87,11 +95,15 @@ impl Default for Settings {
             collectors: CollectorKind::ALL.iter().copied().filter(|kind| kind.on_by_default()).collect(),
             interval: DEFAULT_INTERVAL,
             collector_timeout: DEFAULT_COLLECTOR_TIMEOUT,
+            intervals: BTreeMap::new(),
+            timeouts: BTreeMap::new(),
             mount_timeout: DEFAULT_MOUNT_TIMEOUT,
             labels: TargetLabels::new(Preset::NODE_MIXIN, BTreeMap::new()),
             cpu_guest: true,
             stat_softirq: false,
             netdev_netlink: true,
+            arp_netlink: true,
+            arp_devices: Filter::default(),
             netdev_devices: Filter::default(),
             disk_devices: Filter::excluding(Pattern::default_disks()),
             mount_points: Filter::excluding(Pattern::default_mount_points()),
@@ -103,18 +115,24 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The time that a whole scrape has: half the interval, so that the next one begins on time.
-    pub(super) fn scrape_limit(&self) -> Duration {
-        self.interval / 2
+    /// The time from one run of a collector to its next.
+    pub(super) fn interval_of(&self, kind: CollectorKind) -> Duration {
+        self.intervals.get(&kind).copied().unwrap_or(self.interval)
     }
 
-    /// The time that one collector has.
-    pub(super) fn collector_limit(&self) -> Duration {
-        self.collector_timeout.min(self.scrape_limit())
+    /// The time that a collector has: at most half its interval, so that the next scrape begins on time.
+    pub(super) fn limit_of(&self, kind: CollectorKind) -> Duration {
+        let own = self.timeouts.get(&kind).copied().unwrap_or(self.collector_timeout);
+        own.min(scrape_limit(self.interval_of(kind)))
     }
 
     /// The time that one mount has.
     pub(super) fn mount_limit(&self) -> Duration {
-        self.mount_timeout.min(self.collector_limit() / 2)
+        self.mount_timeout.min(self.limit_of(CollectorKind::Filesystem) / 2)
     }
+}
+
+/// The time that a whole scrape has: half the interval, so that the next one begins on time.
+pub(super) fn scrape_limit(interval: Duration) -> Duration {
+    interval / 2
 }

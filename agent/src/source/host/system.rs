@@ -1,6 +1,9 @@
 //! What the host says through calls rather than files; tests put their own in its place.
 
+use super::adjtimex::{self, ClockState};
+use super::netlink::{Netlink, NetlinkProtocol, NetlinkSocket};
 use rustix::io::Errno;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -55,6 +58,10 @@ pub trait System: Send + Sync + 'static {
     fn now(&self) -> Duration;
     /// The local time zone at an instant, in seconds since the Unix epoch.
     fn zone(&self, unix_seconds: i64) -> Zone;
+    /// How the kernel disciplines its clock; `Err` is the error number.
+    fn clock_state(&self) -> Result<ClockState, i32>;
+    /// Opens a netlink socket.
+    fn netlink(&self, protocol: NetlinkProtocol) -> io::Result<Box<dyn Netlink>>;
 }
 
 /// The real one.
@@ -121,5 +128,13 @@ impl System for KernelSystem {
             },
             offset_seconds: zone.ut_offset(),
         })
+    }
+
+    fn clock_state(&self) -> Result<ClockState, i32> {
+        adjtimex::read()
+    }
+
+    fn netlink(&self, protocol: NetlinkProtocol) -> io::Result<Box<dyn Netlink>> {
+        Ok(Box::new(NetlinkSocket::open(protocol)?))
     }
 }

@@ -8,12 +8,14 @@ use crate::source::render;
 use crate::source::vanished;
 use pegel_proto::metrics::{Block, Labels, is_stale_marker};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 mod golden;
 mod live;
+mod netlink;
 mod oracle;
 
 /// A host whose calls answer what the test says.
@@ -21,11 +23,13 @@ mod oracle;
 struct FixedSystem {
     /// Paths whose `statfs` waits until the test lets go.
     hanging: Arc<parking_lot::Mutex<BTreeMap<PathBuf, Receiver<()>>>>,
+    /// What netlink answers.
+    answers: Arc<Recorded>,
 }
 
 impl FixedSystem {
     fn new() -> Self {
-        Self { hanging: Arc::default() }
+        Self { hanging: Arc::default(), answers: Arc::default() }
     }
 
     /// Has `statfs` of a path hang until the returned end is dropped.
@@ -38,7 +42,10 @@ impl FixedSystem {
 
 impl System for FixedSystem {
     fn statfs(&self, path: &Path) -> Result<FsUsage, i32> {
-        let waits = self.hanging.lock().remove(path);
+        // A tree's files stand under its own root.
+        let path = path.to_str().and_then(|path| path.rsplit_once("/root/"));
+        let path = PathBuf::from(format!("/{}", path.map_or("", |(_, inside)| inside)));
+        let waits = self.hanging.lock().remove(&path);
         if let Some(until) = waits {
             let _ = until.recv();
         }
@@ -73,6 +80,56 @@ impl System for FixedSystem {
     fn zone(&self, _: i64) -> Zone {
         Zone { name: "CET".into(), offset_seconds: 3600 }
     }
+
+    fn clock_state(&self) -> Result<ClockState, i32> {
+        Ok(ClockState {
+            offset: -125_500,
+            status: 0x2001,
+            freq: -3_276_800,
+            tick: 10_000,
+            tai: 37,
+            ..DISCIPLINED
+        })
+    }
+
+    fn netlink(&self, _: NetlinkProtocol) -> io::Result<Box<dyn Netlink>> {
+        Ok(Box::new(Answers(self.answers.clone())))
+    }
+}
+
+/// A clock that is synchronised.
+const DISCIPLINED: ClockState = ClockState {
+    state: 0,
+    offset: 0,
+    freq: 0,
+    maxerror: 250_000,
+    esterror: 1_500,
+    status: 0,
+    constant: 7,
+    tick: 0,
+    ppsfreq: 0,
+    jitter: 0,
+    shift: 0,
+    stabil: 0,
+    jitcnt: 0,
+    calcnt: 0,
+    errcnt: 0,
+    stbcnt: 0,
+    tai: 0,
+};
+
+/// What netlink answers: by the kind of the question, the messages.
+type Recorded = BTreeMap<u16, Vec<(u16, Vec<u8>)>>;
+
+struct Answers(Arc<Recorded>);
+
+impl Netlink for Answers {
+    fn dump(&mut self, kind: u16, _: &[u8], each: &mut dyn FnMut(u16, &[u8])) -> io::Result<()> {
+        for (kind, body) in self.0.get(&kind).into_iter().flatten() {
+            each(*kind, body);
+        }
+        Ok(())
+    }
 }
 
 /// A tree of files that stands in for the kernel's.
@@ -103,8 +160,9 @@ impl Tree {
     fn settings(&self) -> Settings {
         let at = |name: &str| self.dir.path().join(name);
         Settings {
-            paths: Paths { procfs: at("proc"), sysfs: at("sys"), rootfs: "/".into(), udev_data: at("udev") },
+            paths: Paths { procfs: at("proc"), sysfs: at("sys"), rootfs: at("root"), udev_data: at("udev") },
             netdev_netlink: false,
+            arp_netlink: false,
             ..Settings::default()
         }
     }
@@ -129,8 +187,22 @@ fn samples(block: &Block) -> BTreeMap<String, f64> {
     text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
 }
 
+/// Whether each collector has all its samples of an undamaged tree.
+fn healthy(tree: &Tree) -> BTreeMap<&'static str, f64> {
+    let all = samples(tree.source().collect_blocking(0).last().unwrap());
+    CollectorKind::ALL
+        .iter()
+        .filter(|kind| all.contains_key(&success_of(kind.name())))
+        .map(|kind| (kind.name(), success(&all, kind.name())))
+        .collect()
+}
+
+fn success_of(collector: &str) -> String {
+    format!("node_scrape_collector_success{{collector=\"{collector}\"}}")
+}
+
 fn success(samples: &BTreeMap<String, f64>, collector: &str) -> f64 {
-    samples[&format!("node_scrape_collector_success{{collector=\"{collector}\"}}")]
+    samples[&success_of(collector)]
 }
 
 #[test]
@@ -174,7 +246,7 @@ fn the_target_has_job_instance_and_external_labels() {
 
 #[test]
 fn damage_in_one_file_is_named_and_costs_one_collector() {
-    let damages: [(&str, &[u8], &str); 12] = [
+    let damages: &[(&str, &[u8], &str)] = &[
         ("stat", b"cpu  1\ncpu0 1 x\n", "cpu"),
         ("stat", b"cpu  1\ncpu0 1 2 3 4\nintr \n", "stat"),
         ("diskstats", b"   8       0 sda 1 2 3 x 5 6 7 8 9 10 11\n", "diskstats"),
@@ -187,14 +259,25 @@ fn damage_in_one_file_is_named_and_costs_one_collector() {
         ("net/snmp", b"Tcp: InSegs OutSegs\nTcp: 1\n", "netstat"),
         ("pressure/io", b"some avg10=0.00 total=\xff\n", "pressure"),
         ("vmstat", b"pgfault\n", "vmstat"),
+        ("net/sockstat", b"TCP: inuse\n", "sockstat"),
+        ("net/sockstat6", b"TCP6: inuse x\n", "sockstat"),
+        ("net/softnet_stat", b"0 1 2 3\n", "softnet"),
+        ("net/softnet_stat", b"0 1 2 3 4 5 6 7 100000000\n", "softnet"),
+        ("schedstat", b"cpu0 1 2 3 4 5 6 7 x 9\n", "schedstat"),
+        ("sys/kernel/random/poolsize", b"many\n", "entropy"),
+        ("sys/kernel/hung_task_detect_count", b"-1\n", "kernel_hung"),
+        ("net/arp", b"1.2.3.4 eth0\n", "arp"),
+        ("net/udp6", b"sl\n 1: 0:0 0:0 07 00000000 0\n", "udp_queues"),
     ];
-    for (file, content, collector) in damages {
+    for &(file, content, collector) in damages {
         let tree = Tree::recorded("weird");
+        let healthy = healthy(&tree);
+        assert_eq!(healthy[collector], 1.0, "{collector}");
         tree.write(&format!("proc/{file}"), content);
         let all = samples(tree.source().collect_blocking(0).last().unwrap());
-        for kind in CollectorKind::ALL {
-            let expected = f64::from(u8::from(kind.name() != collector));
-            assert_eq!(success(&all, kind.name()), expected, "{} with damaged {file}", kind.name());
+        for (kind, before) in healthy {
+            let expected = if kind == collector { 0.0 } else { before };
+            assert_eq!(success(&all, kind), expected, "{kind} with damaged {file}");
         }
         let setup_error = first_error(&tree, collector);
         assert!(setup_error.contains(file), "{setup_error}");
@@ -205,12 +288,7 @@ fn damage_in_one_file_is_named_and_costs_one_collector() {
 fn first_error(tree: &Tree, collector: &str) -> String {
     let settings = tree.settings();
     let system: Arc<dyn System> = Arc::new(FixedSystem::new());
-    let setup = Setup {
-        paths: &settings.paths,
-        settings: &settings,
-        system: &system,
-        stat: Arc::new(SharedFile::new(settings.paths.procfs.join("stat"))),
-    };
+    let setup = Setup::new(&settings, &system);
     let mut segment = emit::Segment::default();
     let mut out = segment.emitter(1);
     let kind = *CollectorKind::ALL.iter().find(|kind| kind.name() == collector).unwrap();
@@ -231,12 +309,13 @@ fn a_hung_mount_is_reported_holds_up_nobody_and_comes_back() {
     let all = samples(&source.collect_blocking(0)[0]);
     assert_eq!(all[&with("")], 0.0);
 
+    let healthy = healthy(&tree);
     let release = system.hang("/net/a b");
     for at in 1..4 {
         let all = samples(source.collect_blocking(at).last().unwrap());
         assert_eq!(all[&with("mountpoint timeout")], 1.0);
-        for kind in CollectorKind::ALL {
-            assert_eq!(success(&all, kind.name()), 1.0, "{}", kind.name());
+        for (kind, before) in &healthy {
+            assert_eq!(success(&all, kind), *before, "{kind}");
         }
         assert!(all.contains_key(
             r#"node_filesystem_size_bytes{device="/dev/sda1",device_error="",fstype="ext4",mountpoint="/"}"#
@@ -274,6 +353,7 @@ fn many_mounts_that_hang_from_the_start_do_not_take_the_others_time() {
 #[test]
 fn a_collector_that_hangs_is_reported_and_the_rest_goes_out() {
     let tree = Tree::recorded("weird");
+    let healthy = healthy(&tree);
     let fifo = tree.dir.path().join("proc/loadavg");
     std::fs::remove_file(&fifo).unwrap();
     // Opening a pipe that nobody writes to hangs, as a call into a sick kernel does.
@@ -283,9 +363,9 @@ fn a_collector_that_hangs_is_reported_and_the_rest_goes_out() {
     let mut source = source(settings, FixedSystem::new());
     for at in 0..3 {
         let all = samples(source.collect_blocking(at).last().unwrap());
-        for kind in CollectorKind::ALL {
-            let expected = f64::from(u8::from(*kind != CollectorKind::Loadavg));
-            assert_eq!(success(&all, kind.name()), expected, "{}", kind.name());
+        for (kind, before) in &healthy {
+            let expected = if *kind == "loadavg" { 0.0 } else { *before };
+            assert_eq!(success(&all, kind), expected, "{kind}");
         }
         assert!(all[r#"node_scrape_collector_duration_seconds{collector="loadavg"}"#] >= 1.0);
     }

@@ -50,6 +50,28 @@ pub(in crate::source) fn uint(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// A decimal number that may have a sign; none if it is anything else or does not fit.
+pub(in crate::source) fn int(text: &[u8]) -> Option<i64> {
+    match text.strip_prefix(b"-") {
+        Some(digits) => 0i64.checked_sub_unsigned(uint(digits)?),
+        None => uint(text)?.try_into().ok(),
+    }
+}
+
+/// A hexadecimal number without prefix or sign; none if it is anything else or does not fit.
+pub(in crate::source) fn hex(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |value, digit| {
+        let digit = char::from(*digit).to_digit(16)?;
+        if value >> 60 != 0 {
+            return None;
+        }
+        Some(value << 4 | u64::from(digit))
+    })
+}
+
 /// A number as a float: digits quickly, everything else as Rust reads floats.
 pub(in crate::source) fn float(text: &[u8]) -> Option<f64> {
     match uint(text) {
@@ -126,6 +148,10 @@ mod tests {
         for bad in [b"".as_slice(), b"-1", b"18446744073709551616", b"1x", b" 1", b"\0"] {
             assert_eq!(uint(bad), None);
         }
+        assert_eq!(int(b"-9223372036854775808"), Some(i64::MIN));
+        assert_eq!((int(b"9223372036854775808"), int(b"--1"), int(b"+1")), (None, None, None));
+        assert_eq!((hex(b"00fF"), hex(b"ffffffffffffffff")), (Some(255), Some(u64::MAX)));
+        assert_eq!((hex(b""), hex(b"0x1"), hex(b"10000000000000000")), (None, None, None));
         assert_eq!(float(b"-1"), Some(-1.0));
         assert_eq!(float(b"0.25"), Some(0.25));
         assert_eq!(float(b"1\0"), None);

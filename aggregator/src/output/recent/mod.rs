@@ -248,6 +248,19 @@ impl Recent {
         Some(Machine::read(&*self.symbols, node.main_target.as_deref(), |visit| node.values.visit(visit)))
     }
 
+    /// Shows the live series of those targets of a node whose first series `wanted` takes, with value and instant.
+    /// The node is locked meanwhile, so neither may block.
+    pub fn visit_targets(
+        &self,
+        of: &AgentIdentity,
+        wanted: &dyn Fn(&ResolvedSeries) -> bool,
+        visit: &mut dyn FnMut(&ResolvedSeries, f64, i64),
+    ) {
+        if let Some(node) = self.node(of) {
+            node.lock().values.visit_targets(wanted, visit);
+        }
+    }
+
     /// Shows the live series of one node, or of all, that any of the selectors takes (all, if there are none), with
     /// value and instant (milliseconds since the Unix epoch). One node is locked at a time: its batches wait
     /// meanwhile, so `visit` must not block.

@@ -5,8 +5,10 @@
 //! series to value would take some 50. 1,000 agents × 1,000 series take 8 MB this way.
 //!
 //! The price: a series may stand in two sets when an agent's shape changes. So whenever a set arrives that is not
-//! known, it is compared with those that are: what both hold stays with the newer one, the older one's value is
-//! struck out (written over with the staleness marker), and a set without any live value is dropped.
+//! known, it is compared with the others of its target: what both hold stays with the newer one, the older one's value
+//! is struck out (written over with the staleness marker), and a set without any live value is dropped. Sets of
+//! different targets are not compared (a node with 200 containers and 2,000 checks has as many): a series that two
+//! targets both expose under equal labels is shown twice.
 
 use super::SymbolText;
 use super::history::Point;
@@ -14,7 +16,7 @@ use super::main_series::{Plan, Target};
 use crate::session::{ResolvedBlock, ResolvedSeries, ResolvedSet};
 use crate::symbols::Symbol;
 use pegel_proto::metrics::{is_stale_marker, stale_marker};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// A set and its newest values.
@@ -47,10 +49,15 @@ impl Kept {
 /// The last values of one node.
 #[derive(Debug, Default)]
 pub(super) struct LastValues {
-    kept: Vec<Kept>,
+    /// By the target's hash.
+    targets: BTreeMap<u64, TargetValues>,
     /// Series in all kept sets.
     series: usize,
 }
+
+/// The last values of one target: one set as a rule, two while its shape changes.
+#[derive(Debug, Default)]
+struct TargetValues(Vec<Kept>);
 
 /// What a block says of a node's main series.
 #[derive(Debug, Clone)]
@@ -77,7 +84,7 @@ impl LastValues {
 
     /// The batch numbers begin anew: everything kept is older than what comes.
     pub(super) fn begin_epoch(&mut self) {
-        self.kept.iter_mut().for_each(|kept| kept.seq = 0);
+        self.targets.values_mut().flat_map(|target| &mut target.0).for_each(|kept| kept.seq = 0);
     }
 
     /// Takes a block. A set that would lead beyond `room` more series is not kept.
@@ -89,13 +96,63 @@ impl LastValues {
         text: &dyn SymbolText,
     ) -> Taken {
         debug_assert_eq!(block.set.series.len(), block.values.len());
-        let known = self.kept.iter().position(|kept| Arc::ptr_eq(&kept.set, &block.set)).or_else(|| {
-            let same = self.kept.iter().position(|kept| same_series(&kept.set, &block.set))?;
-            self.kept[same].set = block.set.clone();
+        let target = self.targets.entry(block.set.target()).or_default();
+        let had = target.series();
+        let taken = target.take(seq, block, room, text);
+        self.series = self.series - had + target.series();
+        if target.0.is_empty() {
+            self.targets.remove(&block.set.target());
+        }
+        taken
+    }
+
+    /// Forgets sets that nothing was heard of since an instant.
+    pub(super) fn forget_before(&mut self, at_ms: i64) {
+        self.targets.retain(|_, target| {
+            target.0.retain(|kept| kept.at_ms >= at_ms);
+            !target.0.is_empty()
+        });
+        self.series = self.targets.values().map(TargetValues::series).sum();
+    }
+
+    /// Shows every live series with its value and instant.
+    pub(super) fn visit(&self, visit: &mut dyn FnMut(&ResolvedSeries, f64, i64)) {
+        self.visit_targets(|_| true, visit);
+    }
+
+    /// The same, of the sets that `wanted` takes by their first series.
+    pub(super) fn visit_targets(
+        &self,
+        wanted: impl Fn(&ResolvedSeries) -> bool,
+        visit: &mut dyn FnMut(&ResolvedSeries, f64, i64),
+    ) {
+        for kept in self.targets.values().flat_map(|target| &target.0) {
+            if !kept.set.series.first().is_some_and(|first| wanted(first)) {
+                continue;
+            }
+            for (i, (series, value)) in kept.set.series.iter().zip(&kept.values).enumerate() {
+                if !is_stale_marker(*value) {
+                    let at_ms = kept.stamps_ms.as_ref().map_or(kept.at_ms, |stamps| stamps[i]);
+                    visit(series, *value, at_ms);
+                }
+            }
+        }
+    }
+}
+
+impl TargetValues {
+    fn series(&self) -> usize {
+        self.0.iter().map(|kept| kept.values.len()).sum()
+    }
+
+    fn take(&mut self, seq: u64, block: &ResolvedBlock, room: usize, text: &dyn SymbolText) -> Taken {
+        let known = self.0.iter().position(|kept| Arc::ptr_eq(&kept.set, &block.set)).or_else(|| {
+            let same = self.0.iter().position(|kept| same_series(&kept.set, &block.set))?;
+            self.0[same].set = block.set.clone();
             Some(same)
         });
         let Some(known) = known else { return self.take_unknown(seq, block, room, text) };
-        let kept = &mut self.kept[known];
+        let kept = &mut self.0[known];
         let fresh = seq >= kept.seq;
         let main = kept.plan.as_deref_mut().map(|plan| MainPoint {
             target: plan.target.clone(),
@@ -107,15 +164,14 @@ impl LastValues {
             kept.take(seq, block);
             if was_struck {
                 // A set came back whose series another one had taken over.
-                let mut back = self.kept.swap_remove(known);
+                let mut back = self.0.swap_remove(known);
                 self.settle_overlap(&mut back);
                 if back.is_live() {
-                    self.kept.push(back);
+                    self.0.push(back);
                 }
             } else if !kept.is_live() {
-                self.kept.swap_remove(known);
+                self.0.swap_remove(known);
             }
-            self.series = self.kept.iter().map(|k| k.values.len()).sum();
         }
         Taken { main, unkept: 0 }
     }
@@ -130,33 +186,36 @@ impl LastValues {
             struck: false,
             plan: None,
         };
+        let had = self.series();
         self.settle_overlap(&mut new);
-        self.series = self.kept.iter().map(|k| k.values.len()).sum();
         if !new.is_live() {
             return Taken::default();
         }
-        if new.values.len() > room {
+        // What its predecessors gave up makes room for it.
+        if new.values.len() > room + (had - self.series()) {
             return Taken { main: None, unkept: new.values.len() };
         }
         new.plan = Plan::of(&new.set, text).map(Box::new);
-        let fresh = self.kept.iter().all(|kept| kept.seq <= seq);
+        let fresh = self.0.iter().all(|kept| kept.seq <= seq);
         let main = new.plan.as_deref_mut().map(|plan| MainPoint {
             target: plan.target.clone(),
             point: plan.read(block.at_ms, &block.values, fresh),
             fresh,
         });
-        self.series += new.values.len();
-        self.kept.push(new);
+        self.0.push(new);
         Taken { main, unkept: 0 }
     }
 
     /// Strikes out, in `new` or in the kept sets, the older value of each series that stands in both, and drops
     /// kept sets without a live value.
     fn settle_overlap(&mut self, new: &mut Kept) {
+        if self.0.is_empty() {
+            return;
+        }
         let set = new.set.clone();
         let places: HashMap<&[(Symbol, Symbol)], usize> =
             set.series.iter().enumerate().map(|(i, series)| (series.labels.as_ref(), i)).collect();
-        self.kept.retain_mut(|kept| {
+        self.0.retain_mut(|kept| {
             for (i, series) in kept.set.series.iter().enumerate() {
                 let Some(&place) = places.get(series.labels.as_ref()) else { continue };
                 if kept.seq <= new.seq {
@@ -169,24 +228,6 @@ impl LastValues {
             }
             kept.is_live()
         });
-    }
-
-    /// Forgets sets that nothing was heard of since an instant.
-    pub(super) fn forget_before(&mut self, at_ms: i64) {
-        self.kept.retain(|kept| kept.at_ms >= at_ms);
-        self.series = self.kept.iter().map(|k| k.values.len()).sum();
-    }
-
-    /// Shows every live series with its value and instant.
-    pub(super) fn visit(&self, visit: &mut dyn FnMut(&ResolvedSeries, f64, i64)) {
-        for kept in &self.kept {
-            for (i, (series, value)) in kept.set.series.iter().zip(&kept.values).enumerate() {
-                if !is_stale_marker(*value) {
-                    let at_ms = kept.stamps_ms.as_ref().map_or(kept.at_ms, |stamps| stamps[i]);
-                    visit(series, *value, at_ms);
-                }
-            }
-        }
     }
 }
 

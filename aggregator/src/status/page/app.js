@@ -1,6 +1,7 @@
 // Which view, the link to the aggregator, and the aggregator's clock.
 
 import { replace, h, setAttribute, setText } from './dom.js';
+import { checksView } from './checks.js';
 import { fleetView } from './fleet.js';
 import { nodeView, refusedView } from './node.js';
 
@@ -56,6 +57,7 @@ function start() {
   const node = path.match(/^\/nodes\/([^/]+)\/([^/]+)$/);
   if (node) nodeView(view, decodeURIComponent(node[1]), decodeURIComponent(node[2]));
   else if (path === '/refused') refusedView(view);
+  else if (path === '/checks') checksView(view);
   else fleetView(view);
 }
 

@@ -1,6 +1,7 @@
 // The fleet: one line a node, those that need somebody first.
 
 import { listen, now } from './app.js';
+import { checksSection } from './checks.js';
 import { h, meter, nodePath, replace, setAttribute, setText } from './dom.js';
 import { ago, bytes, count, percent, span } from './words.js';
 
@@ -37,7 +38,7 @@ export function fleetView(view) {
   const table = h('div', { class: 'fleet' }, h('table', { id: 'fleet' }, h('thead', {}, h('tr', {}, heads)), body));
   const more = h('p', { class: 'quiet' });
   const empty = h('div');
-  replace(view, h('div', { class: 'lede' }, h('div', {}, title, words), h('label', {}, filter)), outputList, table, more, empty);
+  replace(view, h('div', { class: 'lede' }, h('div', {}, title, words), h('label', {}, filter)), outputList, table, more, checksSection(), empty);
 
   function sortBy(column) {
     const up = sort.key === column.key ? !sort.up : column.up === true;
@@ -150,7 +151,7 @@ export function fleetView(view) {
 
   function showEmpty() {
     if (empty.firstChild) return;
-    const address = agentAddress || 'AGGREGATOR:4646';
+    const address = agentAddress || 'AGGREGATOR:4433';
     replace(empty, h('section', { class: 'empty', id: 'empty' },
       h('h2', {}, 'No agent yet.'),
       h('p', { class: 'quiet' }, 'This aggregator is up and waits for its first agent. Only nodes with a certificate of its authority can connect.'),

@@ -1,6 +1,7 @@
 // One node: what is the matter, how it is doing, and its books. And the list of what was refused.
 
 import { fetchJson, listen, now, showFailure } from './app.js';
+import { checksSection } from './checks.js';
 import { byteScale, chart, loadScale } from './chart.js';
 import { h, meter, nodePath, prose, replace, setText } from './dom.js';
 import { ago, byteRate, bytes, count, instant, load, percent, span } from './words.js';
@@ -43,7 +44,7 @@ export async function nodeView(view, tenant, node) {
   const disks = h('section', { class: 'disks' });
   replace(view,
     h('p', { class: 'crumb' }, h('a', { href: '/' }, 'Fleet'), ` / ${tenant}`),
-    h('h1', {}, node), facts, findings, chartBox, noCharts,
+    h('h1', {}, node), facts, findings, chartBox, noCharts, checksSection({ tenant, node }),
     h('h2', {}, 'The books'), books, disks, seriesSection(path));
 
   function showFacts() {

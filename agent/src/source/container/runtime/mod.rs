@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use watch::Watch;
 
 /// What discovery is told.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Which sockets.
     pub sockets: Sockets,
@@ -45,6 +45,8 @@ pub struct Settings {
     pub env: Box<[Box<str>]>,
     /// How often the sizes of writable layers are asked for; none for never.
     pub writable_size_interval: Option<Duration>,
+    /// procfs, to see what ended while its runtime is away.
+    pub procfs: PathBuf,
     /// Time limits and rhythms.
     pub pace: Pace,
 }
@@ -55,13 +57,14 @@ impl Default for Settings {
             sockets: Sockets::WellKnown { root: "/".into() },
             env: Box::default(),
             writable_size_interval: None,
+            procfs: "/proc".into(),
             pace: Pace::default(),
         }
     }
 }
 
 /// Time limits and rhythms. The defaults are for production; tests wait for less.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// How long an answer may take. A busy engine needs a second or two for a list of 200.
     pub call: Duration,
@@ -166,6 +169,23 @@ impl Discovery {
     pub fn status(&self) -> Vec<RuntimeStatus> {
         let watches: Vec<_> = self.board.lock().watches.values().cloned().collect();
         watches.iter().map(|watch| watch.status()).collect()
+    }
+
+    /// Waits until each runtime that is here was asked, its containers known or the reason why not; but no longer
+    /// than this.
+    pub async fn settled(&self, within: Duration) {
+        let settled = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(20));
+            // The first look for sockets is at once.
+            looks.tick().await;
+            loop {
+                looks.tick().await;
+                if self.status().iter().all(|status| status.state != RuntimeState::Connecting) {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(within, settled).await;
     }
 
     /// Waits until it ended, after `shutdown`.

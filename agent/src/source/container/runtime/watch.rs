@@ -212,7 +212,9 @@ impl Watch {
             let mut roster = self.roster();
             roster.lose(self.owner);
             // Names of what still runs stay, and what ended meanwhile ends here too.
-            roster.sweep(self.owner, process_lives, Instant::now());
+            let procfs = &self.settings.procfs;
+            let lives = |pid: u32| std::fs::exists(procfs.join(pid.to_string())).unwrap_or(true);
+            roster.sweep(self.owner, lives, Instant::now());
         }
         let socket = &self.socket_label;
         self.registry.gauge(UP, UP_HELP, &[("socket", socket)]).set(0.0);
@@ -262,7 +264,3 @@ const EVENTS: &str = "pegel_runtime_events_total";
 const RELISTS: &str = "pegel_runtime_lists_total";
 const FAILURES: &str = "pegel_runtime_failures_total";
 const FAILURES_HELP: &str = "Sessions with a container runtime that ended, by reason.";
-
-fn process_lives(pid: u32) -> bool {
-    std::fs::exists(format!("/proc/{pid}")).unwrap_or(true)
-}

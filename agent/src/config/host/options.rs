@@ -1,0 +1,293 @@
+//! `host.options`: what can be set about each collector.
+//!
+//! A collector has one row in the table below. One without options of its own names [`RawNothing`]; else a struct
+//! with `#[serde(default)]` (what it denies is denied around it), whose [`Options::resolve`] puts them into the host
+//! source's settings. Defaults are taken from those settings, so that there is one place that has them.
+
+use super::{RawFilter, check_interval, pattern};
+use crate::source::host::{CollectorKind, Settings};
+use pegel_runtime::config::form::Period;
+use pegel_runtime::config::{Mistakes, Path};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Options of a collector's own.
+trait Options {
+    /// Puts them into the settings, and says what is wrong with them.
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings);
+}
+
+macro_rules! options {
+    ($($kind:ident $key:ident $raw:ident;)*) => {
+        /// What can be set about each collector, by its name.
+        #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct RawOptions {
+            $(
+                #[doc = concat!("Of the collector `", stringify!($key), "`.")]
+                pub $key: RawCollector<$raw>,
+            )*
+        }
+
+        impl RawOptions {
+            fn of(&self, kind: CollectorKind) -> (&RawPace, &dyn Options) {
+                match kind {
+                    $(CollectorKind::$kind => (&self.$key.pace, &self.$key.own),)*
+                }
+            }
+        }
+    };
+}
+
+// One row a collector: its kind, its name, and the raw form of its options.
+options! {
+    Arp arp RawArp;
+    Conntrack conntrack RawNothing;
+    Cpu cpu RawCpu;
+    Diskstats diskstats RawDiskstats;
+    Entropy entropy RawNothing;
+    Filefd filefd RawNothing;
+    Filesystem filesystem RawFilesystem;
+    KernelHung kernel_hung RawNothing;
+    Loadavg loadavg RawNothing;
+    Meminfo meminfo RawNothing;
+    Netdev netdev RawNetdev;
+    Netstat netstat RawNetstat;
+    Os os RawNothing;
+    Pressure pressure RawNothing;
+    Schedstat schedstat RawNothing;
+    Sockstat sockstat RawNothing;
+    Softnet softnet RawNothing;
+    Stat stat RawStat;
+    Time time RawNothing;
+    Timex timex RawNothing;
+    UdpQueues udp_queues RawNothing;
+    Uname uname RawNothing;
+    Vmstat vmstat RawVmstat;
+}
+
+impl RawOptions {
+    /// Puts all options into the settings, whose collectors are set already.
+    pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        for kind in CollectorKind::ALL.iter().copied() {
+            let path = path.key(kind.name());
+            let (RawPace { interval, timeout }, own) = self.of(kind);
+            own.resolve(&path, mistakes, settings);
+            if let Some(interval) = interval {
+                check_interval(interval, &path.key("interval"), mistakes);
+                settings.intervals.insert(kind, interval.0);
+            }
+            if let Some(timeout) = timeout {
+                if timeout.0.is_zero() {
+                    mistakes.at(&path.key("timeout"), "leaves no time at all", "use 1s");
+                }
+                settings.timeouts.insert(kind, timeout.0);
+            }
+            if mistakes.is_said(&path) && !settings.collectors.contains(&kind) {
+                mistakes.warn(
+                    &path,
+                    "is not used: the collector does not run",
+                    "name it in host.with_collectors, or take its options out",
+                );
+            }
+        }
+    }
+}
+
+/// When a collector runs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawPace {
+    /// Time from one run to the next; without it that of `host`.
+    pub interval: Option<Period>,
+    /// The longest that the collector holds up the others; without it `host.collector_timeout`. At most half the
+    /// interval is used.
+    pub timeout: Option<Period>,
+}
+
+/// When a collector runs, and what else can be set about it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "{O}Section")]
+pub struct RawCollector<O: Default> {
+    /// When it runs.
+    #[serde(flatten)]
+    pub pace: RawPace,
+    /// What only this collector has.
+    #[serde(flatten)]
+    pub own: O,
+}
+
+/// No options.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+pub struct RawNothing {}
+
+impl Options for RawNothing {
+    fn resolve(&self, _: &Path, _: &mut Mistakes, _: &mut Settings) {}
+}
+
+/// The ARP table.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawArp {
+    /// Whether the kernel is asked by netlink; `/proc/net/arp` is read otherwise.
+    pub netlink: bool,
+    /// The interfaces.
+    pub devices: RawFilter,
+}
+
+impl Default for RawArp {
+    fn default() -> Self {
+        Self { netlink: Settings::default().arp_netlink, devices: RawFilter::default() }
+    }
+}
+
+impl Options for RawArp {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        settings.arp_netlink = self.netlink;
+        self.devices.resolve(&mut settings.arp_devices, &path.key("devices"), mistakes);
+    }
+}
+
+/// Processors.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawCpu {
+    /// Whether `node_cpu_guest_seconds_total` is collected.
+    pub guest: bool,
+}
+
+impl Default for RawCpu {
+    fn default() -> Self {
+        Self { guest: Settings::default().cpu_guest }
+    }
+}
+
+impl Options for RawCpu {
+    fn resolve(&self, _: &Path, _: &mut Mistakes, settings: &mut Settings) {
+        settings.cpu_guest = self.guest;
+    }
+}
+
+/// Block devices.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawDiskstats {
+    /// The devices.
+    pub devices: RawFilter,
+}
+
+impl Options for RawDiskstats {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        self.devices.resolve(&mut settings.disk_devices, &path.key("devices"), mistakes);
+    }
+}
+
+/// Mounted filesystems.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawFilesystem {
+    /// The longest that one mount holds up the collector; at most half its time is used.
+    pub mount_timeout: Period,
+    /// Mount points.
+    pub mount_points: RawFilter,
+    /// Filesystem types.
+    pub types: RawFilter,
+}
+
+impl Default for RawFilesystem {
+    fn default() -> Self {
+        Self {
+            mount_timeout: Period(Settings::default().mount_timeout),
+            mount_points: RawFilter::default(),
+            types: RawFilter::default(),
+        }
+    }
+}
+
+impl Options for RawFilesystem {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        if self.mount_timeout.0.is_zero() {
+            mistakes.at(&path.key("mount_timeout"), "leaves no time at all", "use 1s");
+        }
+        settings.mount_timeout = self.mount_timeout.0;
+        self.mount_points.resolve(&mut settings.mount_points, &path.key("mount_points"), mistakes);
+        self.types.resolve(&mut settings.fs_types, &path.key("types"), mistakes);
+    }
+}
+
+/// Network interfaces.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawNetdev {
+    /// Whether the kernel is asked by netlink, which knows `receive_nohandler`, or `/proc/net/dev` is read.
+    pub netlink: bool,
+    /// The interfaces.
+    pub devices: RawFilter,
+}
+
+impl Default for RawNetdev {
+    fn default() -> Self {
+        Self { netlink: Settings::default().netdev_netlink, devices: RawFilter::default() }
+    }
+}
+
+impl Options for RawNetdev {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        settings.netdev_netlink = self.netlink;
+        self.devices.resolve(&mut settings.netdev_devices, &path.key("devices"), mistakes);
+    }
+}
+
+/// Protocol counters.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawNetstat {
+    /// The counters, as a regular expression for names such as `Tcp_InSegs`; without it those that node_exporter
+    /// takes.
+    pub fields: Option<String>,
+}
+
+impl Options for RawNetstat {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        if let Some(fields) = pattern(self.fields.as_deref(), &path.key("fields"), mistakes) {
+            settings.netstat_fields = fields;
+        }
+    }
+}
+
+/// Interrupts, context switches, forks.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawStat {
+    /// Whether `node_softirqs_total` is collected.
+    pub softirqs: bool,
+}
+
+impl Default for RawStat {
+    fn default() -> Self {
+        Self { softirqs: Settings::default().stat_softirq }
+    }
+}
+
+impl Options for RawStat {
+    fn resolve(&self, _: &Path, _: &mut Mistakes, settings: &mut Settings) {
+        settings.stat_softirq = self.softirqs;
+    }
+}
+
+/// Paging and out-of-memory kills.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawVmstat {
+    /// The fields, as a regular expression; without it those that node_exporter takes.
+    pub fields: Option<String>,
+}
+
+impl Options for RawVmstat {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        if let Some(fields) = pattern(self.fields.as_deref(), &path.key("fields"), mistakes) {
+            settings.vmstat_fields = fields;
+        }
+    }
+}

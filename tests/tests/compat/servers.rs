@@ -1,0 +1,249 @@
+//! The two sides of a comparison: a Prometheus that pegel feeds, and one that scrapes the exporters.
+
+use pegel_tests::expressions::Expression;
+use pegel_tests::pegel::{Agent, AgentSetup, Aggregator, Site};
+use pegel_tests::process::Process;
+use pegel_tests::prometheus::Prometheus;
+use pegel_tests::{backend, eventually, http, lasting_port};
+use serde_json::json;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// The label `instance` of both sides, and the agent's node.
+pub const INSTANCE: &str = "machine";
+/// Readings that both sides have before anything is evaluated: enough for any rate over [`RATE_INTERVAL`].
+const READINGS: f64 = 25.0;
+/// What dashboards are given for `$__rate_interval`.
+const RATE_INTERVAL: &str = "30s";
+/// How long the readings may take on a machine that does much else.
+const FILLED_WITHIN: Duration = Duration::from_secs(180);
+
+/// Whose labels the series have, and so whose expressions are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum World {
+    /// node_exporter as `node`, cAdvisor of its own: node mixin, Node Exporter Full, dockprom.
+    StandAlone,
+    /// kube-prometheus' `node-exporter`, and the kubelet's cAdvisor: the Kubernetes mixin.
+    Kubernetes,
+}
+
+impl World {
+    /// Whether a source's expressions belong here.
+    pub fn has(self, source: &str) -> bool {
+        source.starts_with("kubernetes") == (self == Self::Kubernetes)
+    }
+
+    /// The label `job` of host series.
+    fn node_job(self) -> &'static str {
+        match self {
+            Self::StandAlone => "node",
+            Self::Kubernetes => "node-exporter",
+        }
+    }
+
+    /// The agent's section `host`.
+    fn host(self) -> String {
+        let preset = match self {
+            Self::StandAlone => "node-mixin",
+            Self::Kubernetes => "kube-prometheus",
+        };
+        let collectors = pegel_agent::source::host::CollectorKind::ALL;
+        let collectors: Vec<&str> = collectors
+            .iter()
+            .filter(|kind| kind.on_by_default() || EXTRA_COLLECTORS.contains(&kind.name()))
+            .map(|kind| kind.name())
+            .collect();
+        json!({"interval": "1s", "preset": preset, "labels": {"instance": INSTANCE}, "collectors": collectors})
+            .to_string()
+    }
+}
+
+/// Collectors that are off by default and that public expressions ask for.
+const EXTRA_COLLECTORS: [&str; 4] = ["interrupts", "processes", "systemd", "tcpstat"];
+
+/// Both sides, running.
+pub struct Servers {
+    /// Which labels the series have.
+    pub world: World,
+    /// What pegel feeds.
+    pub pegel: Prometheus,
+    /// What scrapes the exporters.
+    pub other: Prometheus,
+    agent: Agent,
+    _aggregator: Aggregator,
+    _exporters: Vec<Process>,
+    _site: Site,
+}
+
+impl Servers {
+    /// Starts all of it; none if a server can't be had.
+    pub async fn start(world: World, rules: &[&Expression]) -> Option<Self> {
+        let site = Site::new();
+        let node = Exporter::node(site.dir()).await?;
+        let containers = Exporter::containers(site.dir(), world).await;
+        let probes = Exporter::probes(site.dir()).await;
+        let pegel_dir = site.dir().join("prometheus-pegel");
+        let other_dir = site.dir().join("prometheus-other");
+        let rules = rules_file(world, rules);
+        for dir in [&pegel_dir, &other_dir] {
+            std::fs::create_dir_all(dir).expect("a directory");
+            std::fs::write(dir.join("rules.yml"), &rules).expect("a file");
+        }
+        let pegel = Prometheus::start_with(&pegel_dir, config(&[])).await?;
+        let mut jobs = vec![node.job(world.node_job(), json!({}))];
+        if let Some(containers) = &containers {
+            jobs.push(match world {
+                World::StandAlone => containers.job("cadvisor", json!({})),
+                World::Kubernetes => {
+                    containers.job("kubelet", json!({"metrics_path": "/metrics/cadvisor", "node": INSTANCE}))
+                }
+            });
+        }
+        if let Some(probes) = &probes {
+            jobs.push(probes.probing(&format!("{}/-/ready", pegel.url())));
+        }
+        let other = Prometheus::start_with(&other_dir, config(&jobs)).await?;
+        let output = format!("url: {}", pegel.write_url());
+        let aggregator = site.aggregator("one", Some(&output)).await;
+        let setup = AgentSetup { host_yaml: Some(world.host()), ..AgentSetup::default() };
+        let mut agent = site.agent(INSTANCE, &[aggregator.address()], setup);
+        agent.start().await;
+        let exporters = [Some(node), containers, probes].into_iter().flatten();
+        let exporters = exporters.map(|exporter| exporter.process).collect();
+        Some(Self { world, pegel, other, agent, _aggregator: aggregator, _exporters: exporters, _site: site })
+    }
+
+    /// Waits until both sides have enough readings.
+    pub async fn filled(&self) {
+        for (side, series) in [(&self.pegel, "node_time_seconds"), (&self.other, "node_time_seconds")] {
+            let expression = format!("min(count_over_time({series}[5m]))");
+            eventually("both sides have enough readings", FILLED_WITHIN, || async {
+                side.value(&expression).await.filter(|count| *count >= READINGS)
+            })
+            .await;
+        }
+    }
+
+    /// The variables of dashboards for this world's expressions of a source.
+    pub fn variables(&self, source: &str) -> Vec<(&'static str, &'static str)> {
+        let probes = source.starts_with("blackbox");
+        vec![
+            ("__rate_interval", RATE_INTERVAL),
+            ("cluster", ""),
+            ("instance", if probes { ".+" } else { INSTANCE }),
+            ("job", if probes { "blackbox-exporter" } else { self.world.node_job() }),
+            ("namespace", "shop"),
+            ("node", INSTANCE),
+            ("nodename", node_name()),
+            ("pod", "web-0"),
+        ]
+    }
+
+    /// Ends the agent as an operator would.
+    pub async fn end(mut self) {
+        let status = self.agent.end().await;
+        assert!(status.success(), "{status}");
+    }
+}
+
+/// The kernel's name of this machine, for as long as the test runs.
+fn node_name() -> &'static str {
+    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    NAME.get_or_init(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+}
+
+/// A Prometheus' configuration: it scrapes each second and evaluates its rules each second.
+fn config(jobs: &[serde_json::Value]) -> String {
+    json!({
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": ["rules.yml"],
+        "scrape_configs": jobs,
+    })
+    .to_string()
+}
+
+/// The recording rules, so that what asks for their results finds them.
+fn rules_file(world: World, rules: &[&Expression]) -> String {
+    let rules: Vec<_> =
+        rules.iter().map(|rule| json!({"record": rule.name, "expr": world.relabelled(&rule.text)})).collect();
+    json!({"groups": [{"name": "recorded", "rules": rules}]}).to_string()
+}
+
+impl World {
+    /// An expression as this world's installers compile it: the kubelet serves cAdvisor's metrics under a job and
+    /// path of its own.
+    pub fn relabelled(self, text: &str) -> String {
+        match self {
+            Self::StandAlone => text.to_owned(),
+            Self::Kubernetes => {
+                text.replace("job=\"cadvisor\"", "job=\"kubelet\", metrics_path=\"/metrics/cadvisor\"")
+            }
+        }
+    }
+}
+
+/// An exporter that the other side scrapes.
+struct Exporter {
+    process: Process,
+    port: u16,
+}
+
+impl Exporter {
+    async fn node(dir: &Path) -> Option<Self> {
+        let textfiles = dir.join("textfiles");
+        std::fs::create_dir_all(&textfiles).expect("a directory");
+        let mut command = Command::new(backend("node_exporter")?);
+        command.arg(format!("--collector.textfile.directory={}", textfiles.display()));
+        command.args(EXTRA_COLLECTORS.map(|name| format!("--collector.{name}")));
+        let port = lasting_port();
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        Some(Self::start("node_exporter", dir, command, port, "/metrics").await)
+    }
+
+    async fn containers(dir: &Path, world: World) -> Option<Self> {
+        let mut command = Command::new(backend("cadvisor")?);
+        let port = lasting_port();
+        command.arg(format!("-listen=127.0.0.1:{port}"));
+        command.arg(format!("-kubelet={}", world == World::Kubernetes));
+        Some(Self::start("cadvisor", dir, command, port, "/metrics").await)
+    }
+
+    async fn probes(dir: &Path) -> Option<Self> {
+        let mut command = Command::new(backend("blackbox_exporter")?);
+        let port = lasting_port();
+        let config = dir.join("blackbox.yml");
+        std::fs::write(&config, "modules: {http_2xx: {prober: http}}\n").expect("a file");
+        command.arg(format!("--config.file={}", config.display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        Some(Self::start("blackbox_exporter", dir, command, port, "/metrics").await)
+    }
+
+    async fn start(name: &str, dir: &Path, command: Command, port: u16, path: &str) -> Self {
+        let process = Process::start(name, dir, command);
+        let url = format!("http://127.0.0.1:{port}{path}");
+        eventually(&format!("{name} answers"), FILLED_WITHIN, || http::get(&url)).await;
+        Self { process, port }
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A scrape job for it, with more labels.
+    fn job(&self, job: &str, labels: serde_json::Value) -> serde_json::Value {
+        let mut labels = labels;
+        labels["instance"] = INSTANCE.into();
+        json!({"job_name": job, "static_configs": [{"targets": [self.address()], "labels": labels}]})
+    }
+
+    /// A scrape job that has it probe a URL.
+    fn probing(&self, url: &str) -> serde_json::Value {
+        json!({
+            "job_name": "blackbox-exporter",
+            "metrics_path": "/probe",
+            "params": {"module": ["http_2xx"], "target": [url]},
+            "static_configs": [{"targets": [self.address()], "labels": {"instance": url}}],
+        })
+    }
+}
