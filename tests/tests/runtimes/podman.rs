@@ -6,9 +6,12 @@ use pegel_agent::source::container::{Change, RunState, RuntimeKind};
 use pegel_tests::backend;
 use pegel_tests::machine::{Cgroups, Machine, MachineSetup};
 
-/// Starts the API service and makes the image of the workload.
+/// Starts the API service and makes the image of the workload. crun wants to lift the limit on locked memory, and
+/// both runtimes to limit processes, which a machine for tests does not always let them.
 const SERVICE: &str = "\
 set -e
+mkdir -p /etc/containers
+printf '[engine]\nruntime = \"runc\"\n' > /etc/containers/containers.conf
 systemd-run --quiet --unit=podman-api --property=Delegate=yes podman system service --time=0 unix:///shared/podman.sock
 printf 'FROM scratch\\nCOPY workload /workload\\nENTRYPOINT [\"/workload\"]\\nSTOPSIGNAL SIGKILL\\n' > /shared/image/Dockerfile
 podman build --quiet --tag pegel/workload:1 /shared/image
@@ -23,7 +26,8 @@ async fn podmans_containers_are_known_and_their_lives_are_told() {
     std::fs::copy(workload, machine.shared().join("image/workload")).expect("the workload is copied");
     machine.run(SERVICE).await;
     let run = |options: &str, steps: &str| {
-        let script = format!("podman run --detach --network none {options} pegel/workload:1 {steps}");
+        let script =
+            format!("podman run --detach --network none --pids-limit 0 {options} pegel/workload:1 {steps}");
         let machine = &machine;
         async move { machine.run(&script).await.trim().to_owned() }
     };

@@ -74,7 +74,7 @@ mod tests {
             allowance.take(now);
         }
         now += SECOND;
-        assert!(!allowance.fill(now) && !allowance.behind_since.is_some());
+        assert!(!allowance.fill(now) && allowance.behind_since.is_none());
     }
 
     #[test]
@@ -97,6 +97,6 @@ mod tests {
         }
         assert_eq!(read, BURST + 24 * PER_SECOND);
         assert_eq!(looks, [10, 20, 27]);
-        assert!(!allowance.behind_since.is_some());
+        assert!(allowance.behind_since.is_none());
     }
 }

@@ -10,7 +10,7 @@ mod convert;
 mod events;
 
 /// The messages, as `cri.proto` has them.
-#[allow(missing_docs, clippy::pedantic)]
+#[allow(missing_docs, clippy::pedantic, clippy::enum_variant_names)]
 mod messages {
     include!(concat!(env!("OUT_DIR"), "/runtime.v1.rs"));
 }

@@ -50,11 +50,11 @@ fn run_state(state: &ContainerState) -> Option<RunState> {
     match state.status {
         Some(Status::RUNNING | Status::STOPPING) => Some(RunState::Running),
         Some(Status::PAUSED) => Some(RunState::Paused),
-        Some(Status::EXITED | Status::DEAD | Status::REMOVING | Status::RESTARTING) => Some(RunState::Exited),
         Some(Status::CREATED) => None,
         Some(Status::EMPTY) | None if state.paused == Some(true) => Some(RunState::Paused),
         Some(Status::EMPTY) | None if state.running == Some(true) => Some(RunState::Running),
-        Some(Status::EMPTY) | None => Some(RunState::Exited),
+        Some(Status::EMPTY | Status::EXITED | Status::DEAD | Status::REMOVING | Status::RESTARTING)
+        | None => Some(RunState::Exited),
     }
 }
 

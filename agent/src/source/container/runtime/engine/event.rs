@@ -44,15 +44,16 @@ pub(super) fn read(event: EventMessage) -> Option<Notice> {
     let attribute = |name: &str| actor.attributes.as_ref()?.get(name).map(String::as_str);
     // Docker's words and Podman's, which differ for the end and the removal.
     let what = match event.action?.as_str() {
-        "start" | "restart" | "pause" | "unpause" | "rename" | "update" | "restore" => What::Changed,
+        // Of its health, Podman says nothing here, or elsewhere from version to version.
+        "start" | "restart" | "pause" | "unpause" | "rename" | "update" | "restore" | "health_status" => {
+            What::Changed
+        }
         "die" | "died" => {
             let code = attribute("exitCode").or_else(|| attribute("containerExitCode"));
             What::Ended(code.and_then(|code| code.parse().ok()))
         }
         "destroy" | "remove" => What::Removed,
         "oom" => What::OutOfMemory,
-        // Podman's says nothing of how it is, or says it elsewhere from version to version.
-        "health_status" => What::Changed,
         other => What::Health(match other.strip_prefix("health_status: ")? {
             "healthy" => Health::Healthy,
             "unhealthy" => Health::Unhealthy,

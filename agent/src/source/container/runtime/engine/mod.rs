@@ -42,7 +42,7 @@ pub(super) async fn session(watch: &Watch) -> Trouble {
 
 /// What came back.
 enum Answer {
-    Inspected(ContainerId, Result<ContainerInspectResponse, Failure>),
+    Inspected(ContainerId, Box<Result<ContainerInspectResponse, Failure>>),
     Listed { all_anew: bool, result: Result<Vec<ContainerSummary>, Failure> },
     Sized(Result<Vec<ContainerSummary>, Failure>),
     Ponged(Result<String, Failure>),
@@ -192,7 +192,7 @@ impl<'a> Session<'a> {
 
     fn take_answer(&mut self, answer: Answer) -> Result<(), Trouble> {
         match answer {
-            Answer::Inspected(id, result) => self.take_inspected(id, result)?,
+            Answer::Inspected(id, result) => self.take_inspected(id, *result)?,
             Answer::Listed { all_anew, result } => {
                 self.listing = false;
                 self.take_list(all_anew, result.map_err(Failure::into_trouble)?);
@@ -328,7 +328,7 @@ impl<'a> Session<'a> {
                     Ok(Err(error)) => Err(Failure::Other(trouble(INSPECTION, &pace, error))),
                     Err(_) => Err(Failure::Other(Trouble::Silent { what: INSPECTION, limit: pace.call })),
                 };
-                Answer::Inspected(id, result)
+                Answer::Inspected(id, Box::new(result))
             }));
         }
     }
