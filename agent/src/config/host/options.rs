@@ -4,8 +4,15 @@
 //! with `#[serde(default)]` (what it denies is denied around it), whose [`Options::resolve`] puts them into the host
 //! source's settings. Defaults are taken from those settings, so that there is one place that has them.
 
+mod devices;
+mod kernel;
+
 use super::{RawFilter, check_interval, pattern};
 use crate::source::host::{CollectorKind, Settings};
+use devices::{
+    RawBcache, RawHwmon, RawInfiniband, RawNetclass, RawPowerSupplies, RawRapl, RawSlabinfo, RawTapes,
+};
+use kernel::{RawInterrupts, RawIpvs};
 use pegel_runtime::config::form::Period;
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
@@ -42,28 +49,70 @@ macro_rules! options {
 // One row a collector: its kind, its name, and the raw form of its options.
 options! {
     Arp arp RawArp;
+    Bcache bcache RawBcache;
+    Bonding bonding RawNothing;
+    Btrfs btrfs RawNothing;
+    Buddyinfo buddyinfo RawNothing;
+    Cgroups cgroups RawNothing;
     Conntrack conntrack RawNothing;
     Cpu cpu RawCpu;
+    CpuVulnerabilities cpu_vulnerabilities RawNothing;
+    Cpufreq cpufreq RawNothing;
     Diskstats diskstats RawDiskstats;
+    Dmi dmi RawNothing;
+    Dmmultipath dmmultipath RawNothing;
+    Drm drm RawNothing;
+    Edac edac RawNothing;
     Entropy entropy RawNothing;
+    Fibrechannel fibrechannel RawNothing;
     Filefd filefd RawNothing;
     Filesystem filesystem RawFilesystem;
+    Hwmon hwmon RawHwmon;
+    Infiniband infiniband RawInfiniband;
+    Interrupts interrupts RawInterrupts;
+    Ipvs ipvs RawIpvs;
     KernelHung kernel_hung RawNothing;
+    Ksmd ksmd RawNothing;
+    Lnstat lnstat RawNothing;
     Loadavg loadavg RawNothing;
+    Logind logind RawNothing;
+    Mdadm mdadm RawNothing;
     Meminfo meminfo RawNothing;
+    MeminfoNuma meminfo_numa RawNothing;
+    Netclass netclass RawNetclass;
     Netdev netdev RawNetdev;
     Netstat netstat RawNetstat;
+    Nfs nfs RawNothing;
+    Nfsd nfsd RawNothing;
+    Nvme nvme RawNothing;
+    Nvmesubsystem nvmesubsystem RawNothing;
     Os os RawNothing;
+    Powersupplyclass powersupplyclass RawPowerSupplies;
     Pressure pressure RawNothing;
+    Processes processes RawNothing;
+    Rapl rapl RawRapl;
     Schedstat schedstat RawNothing;
+    Selinux selinux RawNothing;
+    Slabinfo slabinfo RawSlabinfo;
     Sockstat sockstat RawNothing;
+    Softirqs softirqs RawNothing;
     Softnet softnet RawNothing;
     Stat stat RawStat;
+    Swap swap RawNothing;
+    Systemd systemd RawSystemd;
+    Tapestats tapestats RawTapes;
+    Tcpstat tcpstat RawNothing;
+    ThermalZone thermal_zone RawNothing;
     Time time RawNothing;
     Timex timex RawNothing;
     UdpQueues udp_queues RawNothing;
     Uname uname RawNothing;
     Vmstat vmstat RawVmstat;
+    Watchdog watchdog RawNothing;
+    Xfrm xfrm RawNothing;
+    Xfs xfs RawNothing;
+    Zfs zfs RawNothing;
+    Zoneinfo zoneinfo RawNothing;
 }
 
 impl RawOptions {
@@ -273,6 +322,46 @@ impl Default for RawStat {
 impl Options for RawStat {
     fn resolve(&self, _: &Path, _: &mut Mistakes, settings: &mut Settings) {
         settings.stat_softirq = self.softirqs;
+    }
+}
+
+/// Units of systemd.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawSystemd {
+    /// Only units whose whole name this regular expression matches have series of their own; without it all.
+    pub unit_include: Option<String>,
+    /// No units whose whole name this regular expression matches; without it, as in node_exporter,
+    /// `.+\.(automount|device|mount|scope|slice)`. It applies beside `unit_include`.
+    pub unit_exclude: Option<String>,
+    /// Whether services have `node_systemd_unit_tasks_current` and `node_systemd_unit_tasks_max`.
+    pub tasks: bool,
+    /// Whether services have `node_systemd_service_restart_total`.
+    pub restarts: bool,
+    /// Whether units have `node_systemd_unit_start_time_seconds`.
+    pub start_times: bool,
+    /// Whether systemd is asked on its own socket, `/run/systemd/private`, rather than through the message bus: for
+    /// machines without one. Takes an agent that runs as root.
+    pub private_socket: bool,
+}
+
+impl Options for RawSystemd {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        let mut whole = |text: Option<&str>, key| {
+            let pattern = pattern(text, &path.key(key), mistakes)?;
+            Some(pattern.whole())
+        };
+        let systemd = &mut settings.systemd;
+        if let Some(include) = whole(self.unit_include.as_deref(), "unit_include") {
+            systemd.units.include = Some(include);
+        }
+        if let Some(exclude) = whole(self.unit_exclude.as_deref(), "unit_exclude") {
+            systemd.units.exclude = Some(exclude);
+        }
+        systemd.tasks = self.tasks;
+        systemd.restarts = self.restarts;
+        systemd.start_times = self.start_times;
+        systemd.private = self.private_socket;
     }
 }
 

@@ -1,7 +1,8 @@
 //! What can be set about the host source.
 
-use super::CollectorKind;
 use super::filter::{Filter, Pattern};
+use super::systemd::SystemdSettings;
+use super::{BackendLabel, CollectorKind};
 use crate::source::labels::{Preset, TargetLabels};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ pub struct Paths {
     pub rootfs: PathBuf,
     /// udev's database, by default `/run/udev/data`.
     pub udev_data: PathBuf,
+    /// The system's message bus, by default `/run/dbus/system_bus_socket`.
+    pub system_bus: PathBuf,
 }
 
 impl Default for Paths {
@@ -41,6 +44,7 @@ impl Default for Paths {
             sysfs: "/sys".into(),
             rootfs: "/".into(),
             udev_data: "/run/udev/data".into(),
+            system_bus: "/run/dbus/system_bus_socket".into(),
         }
     }
 }
@@ -70,6 +74,12 @@ pub struct Settings {
     pub stat_softirq: bool,
     /// Network counters by netlink, which knows `receive_nohandler`, rather than from `/proc/net/dev`.
     pub netdev_netlink: bool,
+    /// The labels of IPVS's backends, sorted, each once (`collector.ipvs.backend-labels`).
+    pub ipvs_backend_labels: Vec<BackendLabel>,
+    /// Interrupts, as `NAME;INFO;DEVICES` (`collector.interrupts.name-include`, `-exclude`).
+    pub interrupts: Filter,
+    /// Whether interrupts that never came are told (`collector.interrupts.include-zeros`).
+    pub interrupts_zeros: bool,
     /// ARP entries by netlink rather than from `/proc/net/arp` (`collector.arp.netlink`).
     pub arp_netlink: bool,
     /// Interfaces whose ARP entries are counted (`collector.arp.device-include`, `-exclude`).
@@ -78,6 +88,27 @@ pub struct Settings {
     pub netdev_devices: Filter,
     /// Block devices (`collector.diskstats.device-include`, `-exclude`).
     pub disk_devices: Filter,
+    /// Network interfaces of netclass (`collector.netclass.ignored-devices`).
+    pub netclass_devices: Filter,
+    /// No `node_network_speed_bytes` for interfaces that do not know their speed
+    /// (`collector.netclass.ignore-invalid-speed`).
+    pub netclass_ignore_invalid_speed: bool,
+    /// Chips of hwmon (`collector.hwmon.chip-include`, `-exclude`).
+    pub hwmon_chips: Filter,
+    /// Sensors of hwmon, as `platform_coretemp_0;temp3` (`collector.hwmon.sensor-include`, `-exclude`).
+    pub hwmon_sensors: Filter,
+    /// Power supplies (`collector.powersupply.ignored-supplies`).
+    pub power_supplies: Filter,
+    /// Object caches (`collector.slabinfo.slabs-include`, `-exclude`).
+    pub slabs: Filter,
+    /// Tape drives (`collector.tapestats.ignored-devices`).
+    pub tapes: Filter,
+    /// InfiniBand devices (`collector.infiniband.device-include`, `-exclude`).
+    pub infiniband_devices: Filter,
+    /// One metric `node_rapl_joules_total` with the zone as a label (`collector.rapl.enable-zone-label`).
+    pub rapl_zone_label: bool,
+    /// `node_bcache_priority_stats_*`, which are dear (`collector.bcache.priorityStats`).
+    pub bcache_priority_stats: bool,
     /// Mount points (`collector.filesystem.mount-points-include`, `-exclude`).
     pub mount_points: Filter,
     /// Filesystem types (`collector.filesystem.fs-types-include`, `-exclude`).
@@ -86,6 +117,8 @@ pub struct Settings {
     pub netstat_fields: Pattern,
     /// Fields of `/proc/vmstat` (`collector.vmstat.fields`).
     pub vmstat_fields: Pattern,
+    /// Units of systemd.
+    pub systemd: SystemdSettings,
 }
 
 impl Default for Settings {
@@ -102,14 +135,28 @@ impl Default for Settings {
             cpu_guest: true,
             stat_softirq: false,
             netdev_netlink: true,
+            ipvs_backend_labels: BackendLabel::ALL.to_vec(),
+            interrupts: Filter::default(),
+            interrupts_zeros: true,
             arp_netlink: true,
             arp_devices: Filter::default(),
             netdev_devices: Filter::default(),
             disk_devices: Filter::excluding(Pattern::default_disks()),
+            netclass_devices: Filter::default(),
+            netclass_ignore_invalid_speed: false,
+            hwmon_chips: Filter::default(),
+            hwmon_sensors: Filter::default(),
+            power_supplies: Filter::default(),
+            slabs: Filter::default(),
+            tapes: Filter::default(),
+            infiniband_devices: Filter::default(),
+            rapl_zone_label: false,
+            bcache_priority_stats: false,
             mount_points: Filter::excluding(Pattern::default_mount_points()),
             fs_types: Filter::excluding(Pattern::default_fs_types()),
             netstat_fields: Pattern::default_netstat(),
             vmstat_fields: Pattern::default_vmstat(),
+            systemd: SystemdSettings::default(),
         }
     }
 }

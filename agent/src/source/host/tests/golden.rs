@@ -1,7 +1,7 @@
 //! Recorded trees and what is to come of them.
 //!
-//! `agent/tests/host_golden/NAME.tree` holds files, each headed `==> path`; `\NNN` (octal) stands for a byte that
-//! a text file should not hold. `NAME.expected` is the exposition. `PEGEL_BLESS=1` writes it anew.
+//! `agent/tests/host_golden/NAME.tree` holds files, each headed `==> path`, links, `==> path -> target`, and empty
+//! directories, `==> path/`; `\NNN` (octal) stands for a byte that a text file should not hold. `NAME.expected` is the exposition. `PEGEL_BLESS=1` writes it anew.
 
 use super::*;
 use std::path::PathBuf;
@@ -36,8 +36,15 @@ fn difference(expected: &str, found: &str) -> String {
 }
 
 fn check(name: &str) {
+    check_with(name, &[]);
+}
+
+/// Checks a tree with collectors more than those that are on by default.
+fn check_with(name: &str, more: &[CollectorKind]) {
     let tree = Tree::recorded(name);
-    let text = tree.source().once();
+    let mut settings = tree.settings();
+    settings.collectors.extend(more);
+    let text = source(settings, FixedSystem::new()).once();
     // Durations differ from run to run, and so does the test's own process.
     let varies = [
         "node_scrape_collector_duration_seconds{",
@@ -49,6 +56,8 @@ fn check(name: &str) {
     ];
     let stable = text.lines().filter(|line| !varies.iter().any(|prefix| line.starts_with(prefix)));
     let stable = stable.collect::<Vec<_>>().join("\n").replace('\0', "\\000") + "\n";
+    // A label may have the place of a file.
+    let stable = stable.replace(&*tree.dir.path().to_string_lossy(), "");
     let path = path(name, "expected");
     if std::env::var_os("PEGEL_BLESS").is_some() {
         std::fs::write(&path, &stable).unwrap();
@@ -70,6 +79,16 @@ fn a_kernel_of_old() {
 }
 
 #[test]
+fn a_server_with_two_sockets_raid_bonds_and_every_kind_of_storage() {
+    check("server");
+}
+
+#[test]
+fn an_arm64_board_with_two_clusters_and_a_battery() {
+    check("arm64");
+}
+
+#[test]
 fn a_kernel_of_2013() {
     check("kernel310");
 }
@@ -81,5 +100,16 @@ fn a_client_and_server_of_nfs() {
 
 #[test]
 fn a_router_with_many_interfaces() {
-    check("router");
+    let more = [
+        CollectorKind::Buddyinfo,
+        CollectorKind::Cgroups,
+        CollectorKind::CpuVulnerabilities,
+        CollectorKind::Interrupts,
+        CollectorKind::Ksmd,
+        CollectorKind::Lnstat,
+        CollectorKind::Softirqs,
+        CollectorKind::Swap,
+        CollectorKind::Xfrm,
+    ];
+    check_with("router", &more);
 }
