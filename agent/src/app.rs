@@ -9,6 +9,7 @@ use crate::positions::Positions;
 use crate::rejects::{self, Rejects, replay_blocks};
 use crate::source::SourceContext;
 use crate::source::clock::{SampleClock, system_wall_ms};
+use crate::source::container::{Catalogue, ContainerSource};
 use crate::source::host::{HostSource, KernelSystem, Paths, System, machine_summary};
 use crate::source::render;
 use crate::source::scrape::{ScrapeSource, scrape_once};
@@ -69,6 +70,17 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     let sources_shutdown = CancellationToken::new();
     let context = source_context(&settings, delivery.intake.clone(), &registry, sources_shutdown.clone());
     let clock = context.clock.clone();
+    let catalogue = Arc::new(Catalogue::default());
+    let (containers, container_status) = match &settings.containers {
+        Some(settings) => {
+            let system: Arc<dyn System> = Arc::new(KernelSystem::new());
+            let source =
+                ContainerSource::new(settings.clone(), &context.external_labels, &catalogue, &system);
+            let status = source.status();
+            (Some(tokio::spawn(source.run(context.clone()))), Some(status))
+        }
+        None => (None, None),
+    };
     let host = settings.host.clone().map(|host| {
         let system: Arc<dyn System> = Arc::new(KernelSystem::new());
         let source = HostSource::new(host, &context.external_labels, &system);
@@ -81,6 +93,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         delivery: delivery.snapshot.clone(),
         uplink: delivery.uplink.clone(),
         scrape: scrape.clone(),
+        containers: container_status,
         clock,
     };
     status.export(&registry);
@@ -130,8 +143,8 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     sources_shutdown.cancel();
     let sources_end = async {
         scrape.stopped().await;
-        if let Some(host) = host {
-            let _ = host.await;
+        for source in [host, containers].into_iter().flatten() {
+            let _ = source.await;
         }
     };
     if tokio::time::timeout(SOURCES_END, sources_end).await.is_err() {
@@ -322,6 +335,12 @@ pub fn once(settings: Settings) -> anyhow::Result<String> {
             let system: Arc<dyn System> = Arc::new(KernelSystem::new());
             let at_ms = context.clock.now_ms();
             blocks = HostSource::new(host, &context.external_labels, &system).collect(at_ms).await;
+        }
+        if let Some(containers) = settings.containers {
+            let system: Arc<dyn System> = Arc::new(KernelSystem::new());
+            let catalogue = Arc::new(Catalogue::default());
+            let mut source = ContainerSource::new(containers, &context.external_labels, &catalogue, &system);
+            blocks.extend(source.once(context.clock.now_ms()).await);
         }
         let (scrapes, problems) = scrape_once(&settings.scrape, &context).await;
         for problem in problems {

@@ -3,6 +3,7 @@
 use crate::pipeline::driver::Snapshot;
 use crate::pipeline::effect::OutputBooks;
 use crate::source::clock::SampleClock;
+use crate::source::container;
 use crate::source::scrape::ScrapeSource;
 use crate::spool::inspect::{ListedRecord, ListedSegment, Listing};
 use crate::uplink::{UplinkHandle, UplinkState};
@@ -24,6 +25,8 @@ pub struct StatusSource {
     pub uplink: UplinkHandle,
     /// The scrape source.
     pub scrape: Arc<ScrapeSource>,
+    /// Container accounting; none if it is turned off.
+    pub containers: Option<container::Status>,
     /// Sample times.
     pub clock: SampleClock,
 }
@@ -62,6 +65,7 @@ impl StatusSource {
             },
             "positions_trouble": snapshot.positions_trouble,
             "clock": { "offset_seconds": self.clock.offset_seconds(), "steps": self.clock.steps() },
+            "containers": self.containers.as_ref().map(|status| json!(status.snapshot())),
             "targets": self.scrape.status().iter().map(|t| json!(**t)).collect::<Vec<_>>(),
         })
     }

@@ -122,9 +122,10 @@ impl Machine {
         self.leader
     }
 
-    /// A command that runs a program inside, as root, in PID 1's namespaces and control group root. It does not end
-    /// with the process that it makes; what should outlive a test's step is better a unit (`systemd-run`).
-    pub fn command(&self, program: &str) -> Command {
+    /// Enters the machine's namespaces and runs a program there, as root. The process stays in the test's control
+    /// group, and its own children may outlive it: for systemd's own tools, and where systemd itself is not to be
+    /// asked.
+    pub fn enter(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.leader.to_string(), "--all", "--", "/usr/bin/env", "-i"]);
         command.args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]);
@@ -132,11 +133,12 @@ impl Machine {
         command
     }
 
-    /// Runs a shell script inside and gives its output, whatever its status.
+    /// Runs a shell script inside, as root, in a unit of its own, and gives its output and status, whatever that is.
     pub async fn attempt(&self, script: &str) -> Output {
-        let mut command = self.command("timeout");
-        let limit = COMMAND_WITHIN.as_secs().to_string();
-        command.args(["--kill-after=1", &limit, "/bin/bash", "-c", script]);
+        let mut command = self.enter("systemd-run");
+        command.args(["--pipe", "--wait", "--collect", "--quiet", "--setenv=LC_ALL=C.UTF-8"]);
+        command.arg(format!("--property=RuntimeMaxSec={}", COMMAND_WITHIN.as_secs()));
+        command.args(["--", "/bin/bash", "-c", script]);
         let run = tokio::task::spawn_blocking(move || command.output());
         run.await.expect("the command runs").expect("nsenter starts")
     }
@@ -172,7 +174,7 @@ impl Machine {
     /// Shuts it down and waits until it is gone.
     pub async fn power_off(mut self) {
         // The answer may be lost with the system that gives it.
-        self.attempt("systemctl --no-block poweroff").await;
+        let _ = self.enter("systemctl").args(["--no-block", "poweroff"]).output();
         let boot = std::cell::RefCell::new(&mut self.boot);
         let ended = || async { boot.borrow_mut().try_wait().expect("a child") };
         let status = eventually("the machine has powered off", GONE_WITHIN, ended).await;
@@ -194,7 +196,7 @@ impl Machine {
                 this.leader = leader(this.boot.id())?;
             }
             // `degraded` is up, too: some unit has failed, which is the test's business.
-            let state = this.command("systemctl").arg("is-system-running").output().ok()?;
+            let state = this.enter("systemctl").arg("is-system-running").output().ok()?;
             matches!(state.stdout.trim_ascii(), b"running" | b"degraded").then_some(())
         })
         .await;

@@ -60,6 +60,8 @@ pub struct RawHost {
     pub rootfs: FilePath,
     /// udev's database.
     pub udev_data: FilePath,
+    /// The socket of the system's message bus (D-Bus), which the collectors systemd and logind ask.
+    pub system_bus: FilePath,
     /// What can be set about each collector, by its name.
     pub options: RawOptions,
 }
@@ -91,6 +93,7 @@ impl Default for RawHost {
             sysfs: path(settings.paths.sysfs),
             rootfs: path(settings.paths.rootfs),
             udev_data: path(settings.paths.udev_data),
+            system_bus: path(settings.paths.system_bus),
             options: RawOptions::default(),
         }
     }
@@ -109,6 +112,7 @@ impl RawHost {
                 sysfs: self.sysfs.0.clone(),
                 rootfs: self.rootfs.0.clone(),
                 udev_data: self.udev_data.0.clone(),
+                system_bus: self.system_bus.0.clone(),
             },
             collectors: self.resolve_collectors(path, mistakes),
             interval: self.interval.0,

@@ -4,12 +4,14 @@
 //! key has a default that does the useful thing. [`pegel_runtime::config`] says how a file is read.
 
 mod buffer;
+mod container;
 mod host;
 mod labels;
 mod scrape;
 mod uplink;
 
 pub use buffer::{BufferSettings, RawBuffer, RawWhenFull};
+pub use container::RawContainers;
 pub use host::{RawFilter, RawHost};
 pub use labels::{RawContainerPreset, RawHostPreset, RawProbePreset};
 pub use scrape::{RawFormat, RawJob, RawScheme, RawScrape, RawTargetGroup};
@@ -48,6 +50,8 @@ pub struct RawAgent {
     pub external_labels: BTreeMap<String, String>,
     /// The machine's own metrics, with node_exporter's names.
     pub host: RawHost,
+    /// Containers and other cgroups, with cAdvisor's names.
+    pub containers: RawContainers,
     /// Exporters that are scraped.
     pub scrape: RawScrape,
     /// What is kept while it cannot be sent.
@@ -67,6 +71,7 @@ impl Default for RawAgent {
             state_dir: "/var/lib/pegel-agent".into(),
             external_labels: BTreeMap::new(),
             host: RawHost::default(),
+            containers: RawContainers::default(),
             scrape: RawScrape::default(),
             buffer: RawBuffer::default(),
             shutdown_timeout: Period(DEFAULT_SHUTDOWN_TIMEOUT),
@@ -96,6 +101,8 @@ pub struct Settings {
     pub external_labels: Arc<Labels>,
     /// The host source; none if it is turned off.
     pub host: Option<source::host::Settings>,
+    /// Container accounting; none if it is turned off.
+    pub containers: Option<source::container::Settings>,
     /// The scrape source.
     pub scrape: source::scrape::settings::Settings,
     /// Intake, front, spool and rejects.
@@ -125,9 +132,11 @@ impl RawAgent {
         let root = Path::root();
         check_labels(&self.external_labels, |_| false, &root.key("external_labels"), mistakes);
         let host = self.host.resolve(&root.key("host"), mistakes);
+        let containers = self.containers.resolve(&root.key("containers"), mistakes);
         let scrape = self.scrape.resolve(&root.key("scrape"), mistakes);
-        if purpose == Purpose::Run && host.is_none() && scrape.jobs.is_empty() {
-            let reason = "nothing would be collected: the host source is off and no job scrapes anything";
+        if purpose == Purpose::Run && host.is_none() && containers.is_none() && scrape.jobs.is_empty() {
+            let reason =
+                "nothing would be collected: hosts and containers are off and no job scrapes anything";
             mistakes.warn(&root.key("host"), reason, "turn host on, or add a job to scrape.jobs");
         }
         let state_dir = mistakes.path_of(&root.key("state_dir"), &self.state_dir);
@@ -137,6 +146,7 @@ impl RawAgent {
             uplink: self.aggregator.resolve(purpose, &root.key("aggregator"), mistakes),
             external_labels: Arc::new(labels(&self.external_labels)),
             host,
+            containers,
             scrape,
             shutdown_timeout: self.shutdown_timeout.0,
             admin: self.admin.resolve(&root.key("admin"), mistakes),

@@ -63,3 +63,19 @@ async fn a_test_that_panics_ends_its_machine() {
     assert!(failing.await.unwrap_err().is_panic());
     assert!(!alive(leader));
 }
+
+#[tokio::test]
+async fn podman_runs_containers_in_units_of_their_own() {
+    let Some(machine) = Machine::boot(MachineSetup::new(Cgroups::V2)).await else { return };
+    machine
+        .run(
+            "cd /usr/lib/*-linux-gnu && \
+             tar -C / -c bin lib lib64 usr/bin/sleep usr/lib64 $PWD/libc.so.6 $PWD/ld-linux* | podman import - base && \
+             podman run --detach --name=sleeps base /bin/sleep 1d",
+        )
+        .await;
+    let groups = machine.run("podman inspect --format='{{.State.CgroupPath}}' sleeps").await;
+    assert!(groups.contains("/machine.slice/libpod-"), "{groups}");
+    machine.run(&format!("test -s /sys/fs/cgroup{}/cgroup.procs", groups.trim())).await;
+    machine.power_off().await;
+}

@@ -50,15 +50,19 @@ options! {
     Filesystem filesystem RawFilesystem;
     KernelHung kernel_hung RawNothing;
     Loadavg loadavg RawNothing;
+    Logind logind RawNothing;
     Meminfo meminfo RawNothing;
     Netdev netdev RawNetdev;
     Netstat netstat RawNetstat;
     Os os RawNothing;
     Pressure pressure RawNothing;
+    Processes processes RawNothing;
     Schedstat schedstat RawNothing;
     Sockstat sockstat RawNothing;
     Softnet softnet RawNothing;
     Stat stat RawStat;
+    Systemd systemd RawSystemd;
+    Tcpstat tcpstat RawNothing;
     Time time RawNothing;
     Timex timex RawNothing;
     UdpQueues udp_queues RawNothing;
@@ -273,6 +277,46 @@ impl Default for RawStat {
 impl Options for RawStat {
     fn resolve(&self, _: &Path, _: &mut Mistakes, settings: &mut Settings) {
         settings.stat_softirq = self.softirqs;
+    }
+}
+
+/// Units of systemd.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RawSystemd {
+    /// Only units whose whole name this regular expression matches have series of their own; without it all.
+    pub unit_include: Option<String>,
+    /// No units whose whole name this regular expression matches; without it, as in node_exporter,
+    /// `.+\.(automount|device|mount|scope|slice)`. It applies beside `unit_include`.
+    pub unit_exclude: Option<String>,
+    /// Whether services have `node_systemd_unit_tasks_current` and `node_systemd_unit_tasks_max`.
+    pub tasks: bool,
+    /// Whether services have `node_systemd_service_restart_total`.
+    pub restarts: bool,
+    /// Whether units have `node_systemd_unit_start_time_seconds`.
+    pub start_times: bool,
+    /// Whether systemd is asked on its own socket, `/run/systemd/private`, rather than through the message bus: for
+    /// machines without one. Takes an agent that runs as root.
+    pub private_socket: bool,
+}
+
+impl Options for RawSystemd {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        let mut whole = |text: Option<&str>, key| {
+            let pattern = pattern(text, &path.key(key), mistakes)?;
+            Some(pattern.whole())
+        };
+        let systemd = &mut settings.systemd;
+        if let Some(include) = whole(self.unit_include.as_deref(), "unit_include") {
+            systemd.units.include = Some(include);
+        }
+        if let Some(exclude) = whole(self.unit_exclude.as_deref(), "unit_exclude") {
+            systemd.units.exclude = Some(exclude);
+        }
+        systemd.tasks = self.tasks;
+        systemd.restarts = self.restarts;
+        systemd.start_times = self.start_times;
+        systemd.private = self.private_socket;
     }
 }
 

@@ -19,16 +19,19 @@ const FS_TYPES: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpt
 const NETSTAT: &str = "^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts|TCPOFOQueue|TCPRcvQDrop)|Tcp_(ActiveOpens|InSegs|OutSegs|OutRsts|PassiveOpens|RetransSegs|CurrEstab)|Udp6?_(InDatagrams|OutDatagrams|NoPorts|RcvbufErrors|SndbufErrors))$";
 /// `collector.vmstat.fields`.
 const VMSTAT: &str = "^(oom_kill|pgpg|pswp|pg.*fault).*";
+/// `collector.systemd.unit-exclude`, which has to match the whole name.
+const SYSTEMD_UNITS: &str = r"^(?:.+\.(automount|device|mount|scope|slice))$";
 
 /// A pattern matched by hand.
 type ByHand = fn(&str) -> bool;
 
 /// Those that are.
-const BUILT_IN: [(&str, ByHand); 5] = [
+const BUILT_IN: [(&str, ByHand); 6] = [
     (DISKS, is_default_disk),
     (MOUNT_POINTS, is_default_mount_point),
     (FS_TYPES, is_default_fs_type),
     (NETSTAT, is_default_netstat),
+    (SYSTEMD_UNITS, is_default_systemd_unit),
     (VMSTAT, is_default_vmstat),
 ];
 
@@ -64,6 +67,14 @@ impl Pattern {
         }
     }
 
+    /// The same pattern, but it has to match a whole name.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        let anchored = format!("^(?:{})$", self.as_str());
+        // What is a regular expression by itself is one in a group, too.
+        Self::parse(&anchored).unwrap_or_else(|_| self.clone())
+    }
+
     /// Partitions, RAM disks, loop devices and floppies: excluded by default.
     pub fn default_disks() -> Self {
         Self(Kind::BuiltIn(DISKS, is_default_disk))
@@ -82,6 +93,11 @@ impl Pattern {
     /// The protocol counters that are included by default.
     pub fn default_netstat() -> Self {
         Self(Kind::BuiltIn(NETSTAT, is_default_netstat))
+    }
+
+    /// The kinds of systemd's units that are excluded by default.
+    pub fn default_systemd_units() -> Self {
+        Self(Kind::BuiltIn(SYSTEMD_UNITS, is_default_systemd_unit))
     }
 
     /// The fields of `/proc/vmstat` that are included by default.
@@ -222,6 +238,13 @@ fn is_default_netstat(key: &str) -> bool {
         }
 }
 
+fn is_default_systemd_unit(name: &str) -> bool {
+    let Some((stem, kind)) = name.rsplit_once('.') else { return false };
+    !stem.is_empty()
+        && !stem.contains('\n')
+        && matches!(kind, "automount" | "device" | "mount" | "scope" | "slice")
+}
+
 fn is_default_vmstat(key: &str) -> bool {
     ["oom_kill", "pgpg", "pswp"].into_iter().any(|prefix| key.starts_with(prefix))
         || key.strip_prefix("pg").is_some_and(|rest| rest.lines().next().is_some_and(|r| r.contains("fault")))
@@ -237,7 +260,7 @@ mod tests {
         let atoms = "z ram loop fd h s v xv d a z p n nvme 0 12 / dev proc run credentials x . sys var lib docker \
              containers storage autofs cgroup cgroup2 cgroup2? overlay proc procfs erofs Ip Ip6 IpExt Icmp Icmp6 \
              TcpExt Tcp Udp Udp6 UdpLite _ InErrors InErrs Forwarding InOctets OutMsgs ListenDrops Listen Syncookies \
-             TCPTimeouts InSegs NoPorts oom_kill pgpg pswp pg fault pgmaj in é";
+             TCPTimeouts InSegs NoPorts .mount .service .slice oom_kill pgpg pswp pg fault pgmaj in é";
         let atoms: Vec<String> =
             atoms.split_whitespace().map(str::to_owned).chain(["\n".to_owned()]).collect();
         let joined = |atoms: Vec<String>| atoms.concat();

@@ -10,6 +10,7 @@ mod arp;
 mod build_info;
 mod conntrack;
 mod cpu;
+mod dbus;
 mod diskstats;
 mod entropy;
 mod filefd;
@@ -18,6 +19,7 @@ mod filter;
 mod kernel_hung;
 mod links;
 mod loadavg;
+mod logind;
 mod meminfo;
 mod mounts;
 mod netdev;
@@ -26,6 +28,7 @@ mod netstat;
 mod os;
 mod own_process;
 mod pressure;
+mod processes;
 mod schedstat;
 mod scrape;
 mod settings;
@@ -34,7 +37,9 @@ mod softnet;
 mod stat;
 mod summary;
 mod system;
+mod systemd;
 mod task;
+mod tcpstat;
 mod time;
 mod timex;
 mod topology;
@@ -62,6 +67,7 @@ pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
 pub use summary::{MachineSummary, machine_summary};
 pub use system::{FsUsage, KernelSystem, System, UnameInfo, Zone};
+pub use systemd::SystemdSettings;
 
 /// What reads one part of the host.
 trait Collector: Send {
@@ -152,6 +158,8 @@ collectors! {
     KernelHung kernel_hung on;
     /// Load averages.
     Loadavg loadavg on;
+    /// Sessions of logind.
+    Logind logind off;
     /// Memory.
     Meminfo meminfo on;
     /// Network interfaces.
@@ -162,6 +170,8 @@ collectors! {
     Os os on;
     /// Pressure stall information.
     Pressure pressure on;
+    /// Processes and threads, by their state.
+    Processes processes off;
     /// How long processors ran tasks, and tasks waited for them.
     Schedstat schedstat on;
     /// Sockets in use.
@@ -170,6 +180,10 @@ collectors! {
     Softnet softnet on;
     /// Interrupts, context switches, forks, boot time.
     Stat stat on;
+    /// Units of systemd.
+    Systemd systemd off;
+    /// TCP connections by their state.
+    Tcpstat tcpstat off;
     /// The clock, its zone and sources.
     Time time on;
     /// How the kernel disciplines its clock.

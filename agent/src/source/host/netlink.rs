@@ -25,6 +25,8 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum NetlinkProtocol {
     /// Links, addresses, neighbours, routes, queueing disciplines (`NETLINK_ROUTE`).
     Route = 0,
+    /// Sockets (`NETLINK_SOCK_DIAG`, sock_diag(7)).
+    SockDiag = 4,
 }
 
 /// What answers requests for dumps: a netlink socket, or a test's recording.

@@ -2,6 +2,7 @@
 
 use super::CollectorKind;
 use super::filter::{Filter, Pattern};
+use super::systemd::SystemdSettings;
 use crate::source::labels::{Preset, TargetLabels};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ pub struct Paths {
     pub rootfs: PathBuf,
     /// udev's database, by default `/run/udev/data`.
     pub udev_data: PathBuf,
+    /// The system's message bus, by default `/run/dbus/system_bus_socket`.
+    pub system_bus: PathBuf,
 }
 
 impl Default for Paths {
@@ -41,6 +44,7 @@ impl Default for Paths {
             sysfs: "/sys".into(),
             rootfs: "/".into(),
             udev_data: "/run/udev/data".into(),
+            system_bus: "/run/dbus/system_bus_socket".into(),
         }
     }
 }
@@ -86,6 +90,8 @@ pub struct Settings {
     pub netstat_fields: Pattern,
     /// Fields of `/proc/vmstat` (`collector.vmstat.fields`).
     pub vmstat_fields: Pattern,
+    /// Units of systemd.
+    pub systemd: SystemdSettings,
 }
 
 impl Default for Settings {
@@ -110,6 +116,7 @@ impl Default for Settings {
             fs_types: Filter::excluding(Pattern::default_fs_types()),
             netstat_fields: Pattern::default_netstat(),
             vmstat_fields: Pattern::default_vmstat(),
+            systemd: SystemdSettings::default(),
         }
     }
 }

@@ -17,10 +17,11 @@ mod golden;
 mod live;
 mod netlink;
 mod oracle;
+mod sockets_and_tasks;
 
 /// A host whose calls answer what the test says.
 #[derive(Clone)]
-struct FixedSystem {
+pub(super) struct FixedSystem {
     /// Paths whose `statfs` waits until the test lets go.
     hanging: Arc<parking_lot::Mutex<BTreeMap<PathBuf, Receiver<()>>>>,
     /// What netlink answers.
@@ -28,7 +29,7 @@ struct FixedSystem {
 }
 
 impl FixedSystem {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { hanging: Arc::default(), answers: Arc::default() }
     }
 
@@ -160,7 +161,13 @@ impl Tree {
     fn settings(&self) -> Settings {
         let at = |name: &str| self.dir.path().join(name);
         Settings {
-            paths: Paths { procfs: at("proc"), sysfs: at("sys"), rootfs: at("root"), udev_data: at("udev") },
+            paths: Paths {
+                procfs: at("proc"),
+                sysfs: at("sys"),
+                rootfs: at("root"),
+                udev_data: at("udev"),
+                system_bus: at("run/bus"),
+            },
             netdev_netlink: false,
             arp_netlink: false,
             ..Settings::default()
@@ -172,13 +179,13 @@ impl Tree {
     }
 }
 
-fn source(settings: Settings, system: impl System) -> HostSource {
+pub(super) fn source(settings: Settings, system: impl System) -> HostSource {
     let system: Arc<dyn System> = Arc::new(system);
     HostSource::new(settings, &Labels::default(), &system)
 }
 
 /// A block's samples by their text form, as `name{a="b"}`.
-fn samples(block: &Block) -> BTreeMap<String, f64> {
+pub(super) fn samples(block: &Block) -> BTreeMap<String, f64> {
     let text = render::text(std::slice::from_ref(block), render::WhichLabels::Own);
     let sample = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
@@ -197,11 +204,11 @@ fn healthy(tree: &Tree) -> BTreeMap<&'static str, f64> {
         .collect()
 }
 
-fn success_of(collector: &str) -> String {
+pub(super) fn success_of(collector: &str) -> String {
     format!("node_scrape_collector_success{{collector=\"{collector}\"}}")
 }
 
-fn success(samples: &BTreeMap<String, f64>, collector: &str) -> f64 {
+pub(super) fn success(samples: &BTreeMap<String, f64>, collector: &str) -> f64 {
     samples[&success_of(collector)]
 }
 

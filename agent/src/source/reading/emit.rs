@@ -5,7 +5,8 @@
 //! nothing is allocated.
 
 use pegel_proto::metrics::{DuplicateLabel, Family, Labels, MetricType, NAME_LABEL, Series};
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What a collector can emit: a family and the names of its labels.
@@ -97,10 +98,48 @@ impl Segment {
         self.values.clear();
     }
 
+    /// Has series that are equal to ones of other segments be those: a thousand containers have the same series, each
+    /// under its own target.
+    pub(in crate::source) fn share(&mut self, pool: &mut SeriesPool) {
+        for series in &mut self.series {
+            pool.share(series);
+        }
+    }
+
+    /// Keeps the series for which `keep` says so, with their values.
+    pub(in crate::source) fn retain(&mut self, keep: impl Fn(&Arc<Series>) -> bool) {
+        let kept: Vec<bool> = self.series.iter().map(keep).collect();
+        let mut flags = kept.iter();
+        self.series.retain(|_| *flags.next().unwrap_or(&true));
+        let mut flags = kept.iter();
+        self.values.retain(|_| *flags.next().unwrap_or(&true));
+    }
+
     /// Begins a scrape.
     pub(in crate::source) fn emitter(&mut self, scrape: u64) -> Emitter<'_> {
         self.values.clear();
         Emitter { segment: self, cursor: 0, rebuilt: None, scrape }
+    }
+}
+
+/// Series that several segments share.
+#[derive(Debug, Default)]
+pub(in crate::source) struct SeriesPool(HashMap<u64, Arc<Series>>);
+
+impl SeriesPool {
+    fn share(&mut self, series: &mut Arc<Series>) {
+        match self.0.entry(series.fingerprint()) {
+            Entry::Occupied(known) if **known.get() == **series => series.clone_from(known.get()),
+            Entry::Occupied(_) => {}
+            Entry::Vacant(place) => {
+                place.insert(series.clone());
+            }
+        }
+    }
+
+    /// Forgets what nobody else has any more.
+    pub(in crate::source) fn tidy(&mut self) {
+        self.0.retain(|_, series| Arc::strong_count(series) > 1);
     }
 }
 
