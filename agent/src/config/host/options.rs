@@ -4,8 +4,11 @@
 //! with `#[serde(default)]` (what it denies is denied around it), whose [`Options::resolve`] puts them into the host
 //! source's settings. Defaults are taken from those settings, so that there is one place that has them.
 
+mod kernel;
+
 use super::{RawFilter, check_interval, pattern};
 use crate::source::host::{CollectorKind, Settings};
+use kernel::{RawInterrupts, RawIpvs};
 use pegel_runtime::config::form::Period;
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
@@ -42,25 +45,37 @@ macro_rules! options {
 // One row a collector: its kind, its name, and the raw form of its options.
 options! {
     Arp arp RawArp;
+    Buddyinfo buddyinfo RawNothing;
+    Cgroups cgroups RawNothing;
     Conntrack conntrack RawNothing;
     Cpu cpu RawCpu;
+    CpuVulnerabilities cpu_vulnerabilities RawNothing;
     Diskstats diskstats RawDiskstats;
     Entropy entropy RawNothing;
     Filefd filefd RawNothing;
     Filesystem filesystem RawFilesystem;
+    Interrupts interrupts RawInterrupts;
+    Ipvs ipvs RawIpvs;
     KernelHung kernel_hung RawNothing;
+    Ksmd ksmd RawNothing;
+    Lnstat lnstat RawNothing;
     Loadavg loadavg RawNothing;
     Logind logind RawNothing;
     Meminfo meminfo RawNothing;
     Netdev netdev RawNetdev;
     Netstat netstat RawNetstat;
+    Nfs nfs RawNothing;
+    Nfsd nfsd RawNothing;
     Os os RawNothing;
     Pressure pressure RawNothing;
     Processes processes RawNothing;
     Schedstat schedstat RawNothing;
+    Selinux selinux RawNothing;
     Sockstat sockstat RawNothing;
+    Softirqs softirqs RawNothing;
     Softnet softnet RawNothing;
     Stat stat RawStat;
+    Swap swap RawNothing;
     Systemd systemd RawSystemd;
     Tcpstat tcpstat RawNothing;
     Time time RawNothing;
@@ -68,6 +83,7 @@ options! {
     UdpQueues udp_queues RawNothing;
     Uname uname RawNothing;
     Vmstat vmstat RawVmstat;
+    Xfrm xfrm RawNothing;
 }
 
 impl RawOptions {

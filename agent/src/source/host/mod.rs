@@ -7,17 +7,24 @@
 
 mod adjtimex;
 mod arp;
+mod buddyinfo;
 mod build_info;
+mod cgroups;
 mod conntrack;
 mod cpu;
+mod cpu_vulnerabilities;
 mod dbus;
 mod diskstats;
 mod entropy;
 mod filefd;
 mod filesystem;
 mod filter;
+mod interrupts;
+mod ipvs;
 mod kernel_hung;
+mod ksmd;
 mod links;
+mod lnstat;
 mod loadavg;
 mod logind;
 mod meminfo;
@@ -25,17 +32,23 @@ mod mounts;
 mod netdev;
 mod netlink;
 mod netstat;
+mod nfs;
+mod nfsd;
 mod os;
 mod own_process;
 mod pressure;
 mod processes;
+mod rpc;
 mod schedstat;
 mod scrape;
+mod selinux;
 mod settings;
 mod sockstat;
+mod softirqs;
 mod softnet;
 mod stat;
 mod summary;
+mod swap;
 mod system;
 mod systemd;
 mod task;
@@ -47,6 +60,7 @@ mod udev;
 mod udp_queues;
 mod uname;
 mod vmstat;
+mod xfrm;
 
 #[cfg(test)]
 mod tests;
@@ -62,6 +76,7 @@ use std::sync::Arc;
 pub use super::reading::CollectError;
 pub use adjtimex::ClockState;
 pub use filter::{BadPattern, Filter, Pattern};
+pub use ipvs::BackendLabel;
 pub use netlink::{Netlink, NetlinkProtocol};
 pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
@@ -142,10 +157,16 @@ macro_rules! collectors {
 collectors! {
     /// Entries of the ARP table.
     Arp arp on;
+    /// Free blocks of memory by their size.
+    Buddyinfo buddyinfo off;
+    /// How many control groups there are.
+    Cgroups cgroups off;
     /// Connection tracking.
     Conntrack conntrack on;
     /// Processor time, throttling, isolation.
     Cpu cpu on;
+    /// What processors are vulnerable to.
+    CpuVulnerabilities cpu_vulnerabilities off;
     /// Block devices.
     Diskstats diskstats on;
     /// The kernel's entropy pool.
@@ -154,8 +175,16 @@ collectors! {
     Filefd filefd on;
     /// Space and inodes of mounted filesystems.
     Filesystem filesystem on;
+    /// Interrupts by processor and source.
+    Interrupts interrupts off;
+    /// The IP virtual server.
+    Ipvs ipvs on;
     /// Tasks that the kernel found hanging.
     KernelHung kernel_hung on;
+    /// Merging of equal pages.
+    Ksmd ksmd off;
+    /// Caches of the network.
+    Lnstat lnstat off;
     /// Load averages.
     Loadavg loadavg on;
     /// Sessions of logind.
@@ -166,6 +195,10 @@ collectors! {
     Netdev netdev on;
     /// Protocol counters.
     Netstat netstat on;
+    /// The client of NFS.
+    Nfs nfs on;
+    /// The server of NFS.
+    Nfsd nfsd on;
     /// The operating system's name and version.
     Os os on;
     /// Pressure stall information.
@@ -174,12 +207,18 @@ collectors! {
     Processes processes off;
     /// How long processors ran tasks, and tasks waited for them.
     Schedstat schedstat on;
+    /// SELinux's mode.
+    Selinux selinux on;
     /// Sockets in use.
     Sockstat sockstat on;
+    /// Soft interrupts by processor.
+    Softirqs softirqs off;
     /// What processors did with received packets.
     Softnet softnet on;
     /// Interrupts, context switches, forks, boot time.
     Stat stat on;
+    /// Swap areas.
+    Swap swap off;
     /// Units of systemd.
     Systemd systemd off;
     /// TCP connections by their state.
@@ -194,4 +233,6 @@ collectors! {
     Uname uname on;
     /// Paging and out-of-memory kills.
     Vmstat vmstat on;
+    /// IPsec's errors.
+    Xfrm xfrm off;
 }

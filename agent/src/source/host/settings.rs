@@ -1,8 +1,8 @@
 //! What can be set about the host source.
 
-use super::CollectorKind;
 use super::filter::{Filter, Pattern};
 use super::systemd::SystemdSettings;
+use super::{BackendLabel, CollectorKind};
 use crate::source::labels::{Preset, TargetLabels};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -74,6 +74,12 @@ pub struct Settings {
     pub stat_softirq: bool,
     /// Network counters by netlink, which knows `receive_nohandler`, rather than from `/proc/net/dev`.
     pub netdev_netlink: bool,
+    /// The labels of IPVS's backends, sorted, each once (`collector.ipvs.backend-labels`).
+    pub ipvs_backend_labels: Vec<BackendLabel>,
+    /// Interrupts, as `NAME;INFO;DEVICES` (`collector.interrupts.name-include`, `-exclude`).
+    pub interrupts: Filter,
+    /// Whether interrupts that never came are told (`collector.interrupts.include-zeros`).
+    pub interrupts_zeros: bool,
     /// ARP entries by netlink rather than from `/proc/net/arp` (`collector.arp.netlink`).
     pub arp_netlink: bool,
     /// Interfaces whose ARP entries are counted (`collector.arp.device-include`, `-exclude`).
@@ -108,6 +114,9 @@ impl Default for Settings {
             cpu_guest: true,
             stat_softirq: false,
             netdev_netlink: true,
+            ipvs_backend_labels: BackendLabel::ALL.to_vec(),
+            interrupts: Filter::default(),
+            interrupts_zeros: true,
             arp_netlink: true,
             arp_devices: Filter::default(),
             netdev_devices: Filter::default(),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+mod damage;
 mod golden;
 mod live;
 mod netlink;
@@ -26,11 +27,12 @@ pub(super) struct FixedSystem {
     hanging: Arc<parking_lot::Mutex<BTreeMap<PathBuf, Receiver<()>>>>,
     /// What netlink answers.
     answers: Arc<Recorded>,
+    clock: Result<ClockState, i32>,
 }
 
 impl FixedSystem {
     pub(super) fn new() -> Self {
-        Self { hanging: Arc::default(), answers: Arc::default() }
+        Self { hanging: Arc::default(), answers: Arc::default(), clock: Ok(DISCIPLINED) }
     }
 
     /// Has `statfs` of a path hang until the returned end is dropped.
@@ -83,14 +85,7 @@ impl System for FixedSystem {
     }
 
     fn clock_state(&self) -> Result<ClockState, i32> {
-        Ok(ClockState {
-            offset: -125_500,
-            status: 0x2001,
-            freq: -3_276_800,
-            tick: 10_000,
-            tai: 37,
-            ..DISCIPLINED
-        })
+        self.clock
     }
 
     fn netlink(&self, _: NetlinkProtocol) -> io::Result<Box<dyn Netlink>> {
@@ -101,22 +96,22 @@ impl System for FixedSystem {
 /// A clock that is synchronised.
 const DISCIPLINED: ClockState = ClockState {
     state: 0,
-    offset: 0,
-    freq: 0,
+    offset: -125_500,
+    freq: -3_276_800,
     maxerror: 250_000,
     esterror: 1_500,
-    status: 0,
+    status: 0x2001,
     constant: 7,
-    tick: 0,
-    ppsfreq: 0,
-    jitter: 0,
-    shift: 0,
-    stabil: 0,
-    jitcnt: 0,
-    calcnt: 0,
-    errcnt: 0,
-    stbcnt: 0,
-    tai: 0,
+    tick: 10_000,
+    ppsfreq: 65_536,
+    jitter: 900,
+    shift: 4,
+    stabil: 131_072,
+    jitcnt: 5,
+    calcnt: 6,
+    errcnt: 7,
+    stbcnt: 8,
+    tai: 37,
 };
 
 /// What netlink answers: by the kind of the question, the messages.

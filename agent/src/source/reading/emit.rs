@@ -167,7 +167,6 @@ impl Emitter<'_> {
 
     /// Emits one sample of a series that the collector keeps itself, for labels whose names are not known
     /// beforehand. As long as its labels stay the same the collector gives the same `Arc`.
-    #[allow(dead_code, reason = "collectors with dynamic labels follow on other branches")]
     pub(in crate::source) fn emit_series(&mut self, series: &Arc<Series>, value: f64) {
         self.push(value, |before| Arc::ptr_eq(before, series), || series.clone());
     }

@@ -105,6 +105,7 @@ fn agrees_on(name: &str) {
     let asked = [
         CollectorKind::Filesystem,
         CollectorKind::Logind,
+        CollectorKind::Selinux,
         CollectorKind::Systemd,
         CollectorKind::Tcpstat,
         CollectorKind::Time,
@@ -147,15 +148,30 @@ fn on_recorded_trees_every_value_is_node_exporters() {
     }
 }
 
-/// What is not compared: the exporter's own version and process, and what the scraper adds.
+/// What is not compared: the exporter's own version and process, what the scraper adds, and where ksmd of the version after
+/// 1.12.1 differs: it knows one file more, and does not fail where one is missing.
 fn ignored(name: &str) -> bool {
-    ["node_exporter_build_info", "process_", "up", "scrape_"].iter().any(|prefix| name.starts_with(prefix))
+    [
+        "node_exporter_build_info",
+        "process_",
+        "up",
+        "scrape_",
+        "node_ksmd_general_profit_bytes",
+        "node_scrape_collector_success{collector=\"ksmd\"",
+    ]
+    .iter()
+    .any(|prefix| name.starts_with(prefix))
 }
 
 #[test]
 fn on_this_machine_names_labels_types_and_values_are_node_exporters() {
-    let Some((_running, port)) = started(&Settings::default().collectors, &[]) else { return };
-    let mut ours = source(Settings::default(), KernelSystem::new());
+    // What needs D-Bus, or counts what comes and goes between two scrapes, is compared where systemd runs.
+    let elsewhere =
+        [CollectorKind::Logind, CollectorKind::Processes, CollectorKind::Systemd, CollectorKind::Tcpstat];
+    let collectors: Vec<_> =
+        CollectorKind::ALL.iter().copied().filter(|kind| !elsewhere.contains(kind)).collect();
+    let Some((_running, port)) = started(&collectors, &[]) else { return };
+    let mut ours = source(Settings { collectors, ..Settings::default() }, KernelSystem::new());
     let before = parsed(&scrape(port).unwrap()).0;
     let (found, types) = parsed(&ours.once());
     let (theirs, their_types) = parsed(&scrape(port).unwrap());
