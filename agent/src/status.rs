@@ -4,6 +4,7 @@ use crate::pipeline::driver::Snapshot;
 use crate::pipeline::effect::OutputBooks;
 use crate::source::clock::SampleClock;
 use crate::source::container;
+use crate::source::probe::ProbeSource;
 use crate::source::scrape::ScrapeSource;
 use crate::spool::inspect::{ListedRecord, ListedSegment, Listing};
 use crate::uplink::{UplinkHandle, UplinkState};
@@ -27,6 +28,8 @@ pub struct StatusSource {
     pub scrape: Arc<ScrapeSource>,
     /// Container accounting; none if it is turned off.
     pub containers: Option<container::Status>,
+    /// The probe source.
+    pub probes: Arc<ProbeSource>,
     /// Sample times.
     pub clock: SampleClock,
 }
@@ -67,6 +70,7 @@ impl StatusSource {
             "clock": { "offset_seconds": self.clock.offset_seconds(), "steps": self.clock.steps() },
             "containers": self.containers.as_ref().map(|status| json!(status.snapshot())),
             "targets": self.scrape.status().iter().map(|t| json!(**t)).collect::<Vec<_>>(),
+            "checks": self.probes.status().iter().map(|c| json!(**c)).collect::<Vec<_>>(),
         })
     }
 

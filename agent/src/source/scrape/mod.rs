@@ -19,7 +19,7 @@ pub mod assembly;
 mod buffers;
 pub mod discovery;
 pub mod exposition;
-mod fetch;
+pub(in crate::source) mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod own_labels;
@@ -32,7 +32,7 @@ pub mod target;
 mod telemetry;
 #[cfg(test)]
 mod tests;
-mod url;
+pub(in crate::source) mod url;
 mod worker;
 
 use super::SourceContext;
