@@ -1,0 +1,1 @@
+//! The shipped unit file, under the systemd that it is for.
