@@ -11,6 +11,7 @@ use crate::source::SourceContext;
 use crate::source::clock::{SampleClock, system_wall_ms};
 use crate::source::container::{Catalogue, ContainerSource};
 use crate::source::host::{HostSource, KernelSystem, Paths, System, machine_summary};
+use crate::source::probe::{ProbeSource, probe_once};
 use crate::source::render;
 use crate::source::scrape::{ScrapeSource, scrape_once};
 use crate::spool::thread::{Settings as SpoolThreadSettings, SpoolThread};
@@ -83,30 +84,36 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     };
     let host = settings.host.clone().map(|host| {
         let system: Arc<dyn System> = Arc::new(KernelSystem::new());
-        let source = HostSource::new(host, &context.external_labels, &system);
-        tokio::spawn(source.run(context.clone()))
+        HostSource::new(host, &context.external_labels, &system)
     });
+    let host_status = host.as_ref().map(HostSource::status);
+    let host = host.map(|source| tokio::spawn(source.run(context.clone())));
+    let probes = Arc::new(ProbeSource::start(settings.probes.clone(), Some(catalogue), context.clone()));
     let scrape = Arc::new(ScrapeSource::start(settings.scrape.clone(), context));
 
     let status = StatusSource {
         epoch: delivery.epoch,
         delivery: delivery.snapshot.clone(),
         uplink: delivery.uplink.clone(),
+        host: host_status,
         scrape: scrape.clone(),
         containers: container_status,
+        probes: probes.clone(),
         clock,
     };
     status.export(&registry);
     status.clock.expose(&registry);
 
     let (levels, targets, certificates) = (telemetry.clone(), scrape.clone(), tls.clone());
+    let checks = probes.clone();
     let reloader = Reloader::new(
         move || load_settings(&input, Purpose::Run),
         move |settings: Settings| {
             certificates.reload().map_err(|e| e.to_string())?;
             levels.set_level(&settings.log.level);
             targets.apply(settings.scrape);
-            Ok("certificates, scrape targets and log level are in force; other keys need a restart"
+            checks.apply(settings.probes);
+            Ok("certificates, scrape targets, checks and log level are in force; other keys need a restart"
                 .to_owned())
         },
         &registry,
@@ -143,6 +150,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     sources_shutdown.cancel();
     let sources_end = async {
         scrape.stopped().await;
+        probes.stopped().await;
         for source in [host, containers].into_iter().flatten() {
             let _ = source.await;
         }
@@ -347,6 +355,11 @@ pub fn once(settings: Settings) -> anyhow::Result<String> {
             eprintln!("{problem}");
         }
         blocks.extend(scrapes.into_iter().flat_map(|scrape| scrape.blocks));
+        let (checks, problems) = probe_once(&settings.probes, &context).await;
+        for problem in problems {
+            eprintln!("{problem}");
+        }
+        blocks.extend(checks.into_iter().flat_map(|(_, blocks)| blocks));
         Ok(render::text(&blocks, render::WhichLabels::Full))
     })
 }

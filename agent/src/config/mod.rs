@@ -7,6 +7,7 @@ mod buffer;
 mod container;
 mod host;
 mod labels;
+mod probe;
 mod scrape;
 mod uplink;
 
@@ -14,6 +15,7 @@ pub use buffer::{BufferSettings, RawBuffer, RawWhenFull};
 pub use container::RawContainers;
 pub use host::{RawFilter, RawHost};
 pub use labels::{RawContainerPreset, RawHostPreset, RawProbePreset};
+pub use probe::{RawCheck, RawProbes};
 pub use scrape::{RawFormat, RawJob, RawScheme, RawScrape, RawTargetGroup};
 pub use uplink::{RawUplink, UplinkSettings};
 
@@ -54,6 +56,8 @@ pub struct RawAgent {
     pub containers: RawContainers,
     /// Exporters that are scraped.
     pub scrape: RawScrape,
+    /// Synthetic checks, with blackbox_exporter's names.
+    pub probes: RawProbes,
     /// What is kept while it cannot be sent.
     pub buffer: RawBuffer,
     /// How long the agent may take to end: to send what is in memory, or to write it to the spool.
@@ -73,6 +77,7 @@ impl Default for RawAgent {
             host: RawHost::default(),
             containers: RawContainers::default(),
             scrape: RawScrape::default(),
+            probes: RawProbes::default(),
             buffer: RawBuffer::default(),
             shutdown_timeout: Period(DEFAULT_SHUTDOWN_TIMEOUT),
             admin: RawAdmin::on_port(DEFAULT_ADMIN_PORT),
@@ -105,6 +110,8 @@ pub struct Settings {
     pub containers: Option<source::container::Settings>,
     /// The scrape source.
     pub scrape: source::scrape::settings::Settings,
+    /// The probe source.
+    pub probes: source::probe::settings::Settings,
     /// Intake, front, spool and rejects.
     pub buffer: BufferSettings,
     /// The bound of the drain.
@@ -134,7 +141,10 @@ impl RawAgent {
         let host = self.host.resolve(&root.key("host"), mistakes);
         let containers = self.containers.resolve(&root.key("containers"), mistakes);
         let scrape = self.scrape.resolve(&root.key("scrape"), mistakes);
-        if purpose == Purpose::Run && host.is_none() && containers.is_none() && scrape.jobs.is_empty() {
+        let probes = self.probes.resolve(&root.key("probes"), mistakes);
+        let collects =
+            host.is_some() || containers.is_some() || !scrape.jobs.is_empty() || !probes.checks.is_empty();
+        if purpose == Purpose::Run && !collects {
             let reason =
                 "nothing would be collected: hosts and containers are off and no job scrapes anything";
             mistakes.warn(&root.key("host"), reason, "turn host on, or add a job to scrape.jobs");
@@ -148,6 +158,7 @@ impl RawAgent {
             host,
             containers,
             scrape,
+            probes,
             shutdown_timeout: self.shutdown_timeout.0,
             admin: self.admin.resolve(&root.key("admin"), mistakes),
             log: self.log.clone(),

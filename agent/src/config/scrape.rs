@@ -220,7 +220,7 @@ impl RawJob {
         Job {
             name: self.name.clone(),
             targets: self.resolve_targets(path, mistakes),
-            file_sd: self.resolve_files(path, mistakes),
+            file_sd: resolve_files(&self.file_sd, path, mistakes),
             scheme: match self.scheme {
                 RawScheme::Http => Scheme::Http,
                 RawScheme::Https => Scheme::Https,
@@ -297,28 +297,26 @@ impl RawJob {
         }
         groups
     }
+}
 
-    fn resolve_files(&self, path: &Path, mistakes: &mut Mistakes) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        for (i, file) in self.file_sd.iter().enumerate() {
-            let path = path.key("file_sd").index(i);
-            let file = mistakes.path_of(&path, file);
-            let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-            if !matches!(ending, "json" | "yml" | "yaml") {
-                let reason = format!("`{}` does not say what it holds", file.display());
-                mistakes.at(&path, reason, "let it end in .json, .yml or .yaml");
-            }
-            if file
-                .parent()
-                .and_then(|parent| parent.to_str())
-                .is_some_and(|parent| parent.contains(['*', '?']))
-            {
-                mistakes.at(&path, "has * or ? in a directory", "use them in the file's name only");
-            }
-            files.push(file);
+/// Resolves the `file_sd` of a section.
+pub(super) fn resolve_files(file_sd: &[FilePath], path: &Path, mistakes: &mut Mistakes) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for (i, file) in file_sd.iter().enumerate() {
+        let path = path.key("file_sd").index(i);
+        let file = mistakes.path_of(&path, file);
+        let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        if !matches!(ending, "json" | "yml" | "yaml") {
+            let reason = format!("`{}` does not say what it holds", file.display());
+            mistakes.at(&path, reason, "let it end in .json, .yml or .yaml");
         }
-        files
+        if file.parent().and_then(|parent| parent.to_str()).is_some_and(|parent| parent.contains(['*', '?']))
+        {
+            mistakes.at(&path, "has * or ? in a directory", "use them in the file's name only");
+        }
+        files.push(file);
     }
+    files
 }
 
 /// The labels by which a target overrides its job's settings.

@@ -233,7 +233,8 @@ fn request(target: &Target, url: &Uri) -> Result<Request<Full<Bytes>>, FetchErro
     Ok(request)
 }
 
-fn authorization(auth: &Auth) -> Result<HeaderValue, FetchError> {
+/// The header by which the agent proves itself; its file is read now.
+pub(in crate::source) fn authorization(auth: &Auth) -> Result<HeaderValue, FetchError> {
     let (secret, text) = match auth {
         Auth::Basic { username, password } => {
             let pair = format!("{username}:{}", read_secret(password)?);

@@ -3,7 +3,7 @@
 use http::Uri;
 
 /// Resolves a `Location` against the URL that was answered with it (RFC 3986, section 5, for http and https).
-pub(super) fn resolve_redirect(from: &Uri, location: &str) -> Option<Uri> {
+pub(in crate::source) fn resolve_redirect(from: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next()?.trim();
     let (scheme, authority) = (from.scheme_str()?, from.authority()?);
     let absolute = if location.contains("://") {

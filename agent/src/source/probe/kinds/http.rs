@@ -1,0 +1,556 @@
+//! Checks over HTTP and HTTPS: versions 1.0, 1.1 and 2, one new connection for every request.
+//!
+//! A pool would hide what is measured, so nothing is kept from run to run. Each request goes the way from name to
+//! body in steps of its own, which is where `probe_http_duration_seconds` comes from; over redirects they add up.
+
+mod body;
+mod cookies;
+mod exchange;
+
+use super::assertion::{JsonAssertion, Pattern};
+use crate::source::probe::net::resolve::Families;
+use crate::source::probe::net::{self, tls};
+use crate::source::probe::outcome::{Failure, Phase, Reason};
+use crate::source::probe::record::Gauge;
+use crate::source::probe::run::{Probe, Run, Running, Stopwatch};
+use crate::source::scrape::fetch::{FetchError, authorization};
+use crate::source::scrape::settings::Auth;
+use crate::source::scrape::url::resolve_redirect;
+use body::Taken;
+use cookies::Jar;
+use exchange::{Answer, Connection};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri, Version};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub use body::{Compression, MAX_MATCHED_BYTES};
+
+/// How many redirects are followed: as many as blackbox_exporter does.
+const MAX_REDIRECTS: usize = 10;
+
+static DURATION: Gauge = Gauge::new(
+    "probe_http_duration_seconds",
+    "How long the phases of the request took, redirects added up.",
+    &["phase"],
+);
+static STATUS: Gauge = Gauge::new("probe_http_status_code", "The status of the last answer.", &[]);
+static LENGTH: Gauge =
+    Gauge::new("probe_http_content_length", "The length that the last answer announced, -1 if none.", &[]);
+static BODY_LENGTH: Gauge = Gauge::new(
+    "probe_http_uncompressed_body_length",
+    "How many bytes of body were read, after decompression.",
+    &[],
+);
+static REDIRECTS: Gauge = Gauge::new("probe_http_redirects", "How many redirects there were.", &[]);
+static SSL: Gauge = Gauge::new("probe_http_ssl", "Whether the last answer came over TLS.", &[]);
+static VERSION: Gauge = Gauge::new("probe_http_version", "The version of HTTP of the last answer.", &[]);
+static REGEX: Gauge =
+    Gauge::new("probe_failed_due_to_regex", "Whether a regular expression made the run fail.", &[]);
+static JSON: Gauge =
+    Gauge::new("pegel_probe_failed_due_to_json", "Whether a value in the JSON body made the run fail.", &[]);
+static LAST_MODIFIED: Gauge = Gauge::new(
+    "probe_http_last_modified_timestamp_seconds",
+    "When the answer says that it was last modified, in seconds since the Unix epoch.",
+    &[],
+);
+
+/// A header held against a regular expression.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeaderMatch {
+    /// The header.
+    pub header: HeaderName,
+    /// The expression.
+    pub pattern: Pattern,
+    /// Whether an answer without the header is fine.
+    pub allow_missing: bool,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// This.
+    Text(String),
+    /// What this file holds when the check runs.
+    File(PathBuf),
+}
+
+/// What is requested and what must come.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the switches that blackbox_exporter has")]
+pub struct Settings {
+    /// The method.
+    pub method: Method,
+    /// Headers of the request; `Host` among them overrides the URL's.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body of the request.
+    pub body: Option<Body>,
+    /// How the agent proves itself, to the target's own host only.
+    pub auth: Option<Auth>,
+    /// Which addresses are used.
+    pub families: Families,
+    /// Whether redirects are followed.
+    pub follow_redirects: bool,
+    /// Whether HTTP/2 is offered, over TLS.
+    pub http2: bool,
+    /// Statuses that are fine; empty means 200 to 299.
+    pub valid_status_codes: Vec<u16>,
+    /// Versions that are fine; empty means all.
+    pub valid_versions: Vec<Version>,
+    /// An answer over TLS is a failure.
+    pub fail_if_ssl: bool,
+    /// An answer without TLS is a failure.
+    pub fail_if_not_ssl: bool,
+    /// A body that one of these matches is a failure.
+    pub fail_if_body_matches: Vec<Pattern>,
+    /// A body that one of these does not match is a failure.
+    pub fail_if_body_not_matches: Vec<Pattern>,
+    /// A header that its expression matches is a failure.
+    pub fail_if_header_matches: Vec<HeaderMatch>,
+    /// A header that its expression does not match is a failure.
+    pub fail_if_header_not_matches: Vec<HeaderMatch>,
+    /// Values that a JSON body must have.
+    pub body_json: Vec<JsonAssertion>,
+    /// How the body must be compressed.
+    pub compression: Option<Compression>,
+    /// A body of more bytes than this, after decompression, is a failure; 0 is no limit.
+    pub body_size_limit: u64,
+    /// TLS.
+    pub tls: tls::Settings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            method: Method::GET,
+            headers: Vec::new(),
+            body: None,
+            auth: None,
+            families: Families::default(),
+            follow_redirects: true,
+            http2: true,
+            valid_status_codes: Vec::new(),
+            valid_versions: Vec::new(),
+            fail_if_ssl: false,
+            fail_if_not_ssl: false,
+            fail_if_body_matches: Vec::new(),
+            fail_if_body_not_matches: Vec::new(),
+            fail_if_header_matches: Vec::new(),
+            fail_if_header_not_matches: Vec::new(),
+            body_json: Vec::new(),
+            compression: None,
+            body_size_limit: 0,
+            tls: tls::Settings::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether the body has to be kept until it is complete.
+    fn looks_at_body(&self) -> bool {
+        !(self.fail_if_body_matches.is_empty()
+            && self.fail_if_body_not_matches.is_empty()
+            && self.body_json.is_empty())
+    }
+}
+
+/// The URL of a target. Without a scheme, it is taken for http.
+fn url_of(address: &str) -> Result<Uri, String> {
+    let lower = address.get(..8).unwrap_or(address).to_ascii_lowercase();
+    let absolute = if lower.starts_with("http://") || lower.starts_with("https://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
+    let url: Uri = absolute.parse().map_err(|e| format!("it is no URL: {e}"))?;
+    let authority = url.authority().ok_or("it has no host")?;
+    if authority.as_str().contains('@') {
+        return Err("it holds a user name; use basic_auth, which takes the password from a file".to_owned());
+    }
+    if authority.as_str().ends_with(':')
+        || authority.port().is_some_and(|port| port.as_str().parse() == Ok(0_u16))
+    {
+        return Err("its port is no number from 1 to 65535".to_owned());
+    }
+    net::host::check(host_of(&url))?;
+    Ok(url)
+}
+
+/// Says why an address is no target.
+pub fn check_address(address: &str) -> Result<(), String> {
+    url_of(address).map(|_| ())
+}
+
+/// The host of a URL, without brackets.
+fn host_of(url: &Uri) -> &str {
+    let host = url.host().unwrap_or_default();
+    host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
+}
+
+fn is_https(url: &Uri) -> bool {
+    url.scheme_str() == Some("https")
+}
+
+/// The probe.
+#[derive(Debug)]
+pub struct HttpProbe {
+    settings: Arc<Settings>,
+    tls: tls::Client,
+}
+
+impl HttpProbe {
+    /// With these settings.
+    pub fn new(settings: Settings) -> Self {
+        let alpn: &'static [&'static [u8]] =
+            if settings.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+        Self { tls: tls::Client::new(settings.tls.clone(), alpn), settings: Arc::new(settings) }
+    }
+
+    async fn probe(&self, run: &mut Run) -> Result<(), Failure> {
+        let settings = self.settings.clone();
+        net::declare_address(run);
+        for gauge in [&STATUS, &LENGTH, &BODY_LENGTH, &REDIRECTS, &SSL, &VERSION, &REGEX] {
+            run.record.set(gauge, 0.0);
+        }
+        if !settings.body_json.is_empty() {
+            run.record.set(&JSON, 0.0);
+        }
+        let phases = ["resolve", "connect", "tls", "processing", "transfer"];
+        let mut watch = Stopwatch::start(&mut run.record, &DURATION, &phases);
+        let url =
+            url_of(&run.target.address).map_err(|e| Failure::new(Phase::Setup, Reason::Configuration, e))?;
+        let mut journey = Journey::begin(&settings, url)?;
+        watch.skip();
+        journey.address = Some(net::resolve(run, host_of(&journey.url), settings.families).await?);
+        watch.lap(&mut run.record, "resolve");
+        loop {
+            let answer = self.request(run, &mut watch, &mut journey).await?;
+            match journey.redirected(&settings, &answer, run) {
+                Next::Go => {
+                    if journey.address.is_none() {
+                        run.enter(Phase::Resolve);
+                        watch.skip();
+                        let host = host_of(&journey.url).to_owned();
+                        let found = run.network.clone().resolver.address(&host, settings.families).await;
+                        watch.lap(&mut run.record, "resolve");
+                        journey.address = Some(found.map_err(|error| error.failure(&host))?);
+                    }
+                    watch.skip();
+                }
+                Next::Stay(trouble) => {
+                    return judge(run, &mut watch, &settings, &journey.url, answer, trouble).await;
+                }
+            }
+        }
+    }
+
+    /// One request over a connection of its own.
+    async fn request(
+        &self,
+        run: &mut Run,
+        watch: &mut Stopwatch,
+        journey: &mut Journey,
+    ) -> Result<Answer, Failure> {
+        let url = journey.url.clone();
+        let address = journey.address.expect("it was looked up before");
+        let port = url.port_u16().unwrap_or(if is_https(&url) { 443 } else { 80 });
+        watch.skip();
+        let stream = net::connect(run, SocketAddr::new(address, port), None).await?;
+        watch.lap(&mut run.record, "connect");
+        let connection = if is_https(&url) {
+            let name = journey.tls_name();
+            let stream = self.tls.connect(run, stream, &name).await;
+            watch.lap(&mut run.record, "tls");
+            Connection::over_tls(stream?).await
+        } else {
+            Connection::plain(stream).await
+        };
+        run.enter(Phase::Processing);
+        let connection = connection.map_err(|e| exchange::failure(Phase::Processing, &e))?;
+        let request = journey.request(connection.version())?;
+        watch.skip();
+        let answer = connection.send(request).await;
+        watch.lap(&mut run.record, "processing");
+        answer.map_err(|e| exchange::failure(Phase::Processing, &e))
+    }
+}
+
+impl Probe for HttpProbe {
+    fn attempt<'a>(&'a self, run: &'a mut Run) -> Running<'a> {
+        Box::pin(self.probe(run))
+    }
+}
+
+/// From redirect to redirect.
+struct Journey {
+    url: Uri,
+    /// Where the URL's host is, if that is known.
+    address: Option<IpAddr>,
+    /// The target's own authority and scheme.
+    origin: Uri,
+    host_header: Option<HeaderValue>,
+    method: Method,
+    headers: HeaderMap,
+    body: Option<Vec<u8>>,
+    jar: Jar,
+    redirects: usize,
+}
+
+/// What an answer leads to.
+enum Next {
+    /// Another request.
+    Go,
+    /// No other; with the reason if there should have been one.
+    Stay(Option<Failure>),
+}
+
+impl Journey {
+    fn begin(settings: &Settings, url: Uri) -> Result<Self, Failure> {
+        let bad = |words: String| Failure::new(Phase::Setup, Reason::Configuration, words);
+        let mut headers = HeaderMap::new();
+        let agent = HeaderValue::from_static(concat!("pegel-agent/", env!("CARGO_PKG_VERSION")));
+        headers.insert(header::USER_AGENT, agent);
+        let mut host_header = None;
+        for (name, value) in &settings.headers {
+            if name == header::HOST {
+                host_header = Some(value.clone());
+            } else {
+                headers.insert(name, value.clone());
+            }
+        }
+        if let Some(auth) = &settings.auth {
+            let value = authorization(auth).map_err(|e: FetchError| bad(e.to_string()))?;
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        let body = match &settings.body {
+            None => None,
+            Some(Body::Text(text)) => Some(text.clone().into_bytes()),
+            Some(Body::File(path)) => Some(
+                std::fs::read(path)
+                    .map_err(|e| bad(format!("cannot read body_file {}: {e}", path.display())))?,
+            ),
+        };
+        Ok(Self {
+            origin: url.clone(),
+            url,
+            address: None,
+            host_header,
+            method: settings.method.clone(),
+            headers,
+            body,
+            jar: Jar::default(),
+            redirects: 0,
+        })
+    }
+
+    fn at_origin(&self) -> bool {
+        self.url.authority() == self.origin.authority() && self.url.scheme() == self.origin.scheme()
+    }
+
+    /// The name that the server's certificate should have: the `Host` header's if there is one, as servers choose
+    /// their certificate by it.
+    fn tls_name(&self) -> String {
+        let host = self.host_header.as_ref().filter(|_| self.at_origin()).and_then(|h| h.to_str().ok());
+        match host {
+            Some(host) => host.rsplit_once(':').map_or(host, |(name, _)| name).to_owned(),
+            None => host_of(&self.url).to_owned(),
+        }
+    }
+
+    fn request(&self, version: Version) -> Result<exchange::Request, Failure> {
+        let mut headers = self.headers.clone();
+        if let Some(cookies) = self.jar.header(&self.url) {
+            headers.append(header::COOKIE, cookies);
+        }
+        exchange::request(
+            version,
+            &self.method,
+            &self.url,
+            self.host_header.as_ref().filter(|_| self.at_origin()),
+            headers,
+            self.body.clone(),
+        )
+    }
+
+    /// Follows a redirect, if the answer is one, as browsers and Go do.
+    fn redirected(&mut self, settings: &Settings, answer: &Answer, run: &mut Run) -> Next {
+        self.jar.take(&self.url, answer.headers());
+        let status = answer.status().as_u16();
+        let location = answer.headers().get(header::LOCATION);
+        let Some(location) = location.filter(|_| matches!(status, 301 | 302 | 303 | 307 | 308)) else {
+            return Next::Stay(None);
+        };
+        let stay = |words: String| Next::Stay(Some(Failure::assertion(Reason::Redirect, words)));
+        let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
+        let Some(to) = resolve_redirect(&self.url, &location) else {
+            return stay(format!("it redirects to `{location}`, which is no http URL"));
+        };
+        self.redirects += 1;
+        run.record.set(&REDIRECTS, self.redirects as f64);
+        if !settings.follow_redirects {
+            return Next::Stay(None);
+        }
+        if self.redirects > MAX_REDIRECTS {
+            return stay(format!("it redirects more than {MAX_REDIRECTS} times"));
+        }
+        if matches!(status, 301..=303) && !matches!(self.method, Method::GET | Method::HEAD) {
+            self.method = Method::GET;
+            self.body = None;
+            for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
+                self.headers.remove(name);
+            }
+        }
+        // Within the same host the address stays, as the check is about one; others are looked up.
+        let same_host = to.host() == self.url.host();
+        self.url = to;
+        if !same_host {
+            self.address = None;
+        }
+        if !self.at_origin() {
+            // Credentials are for the target only, wherever it sends its visitors.
+            for name in [header::AUTHORIZATION, header::COOKIE, header::WWW_AUTHENTICATE] {
+                self.headers.remove(name);
+            }
+        }
+        Next::Go
+    }
+}
+
+/// Holds the last answer against what must come. All of it is read and reported, whatever fails first.
+async fn judge(
+    run: &mut Run,
+    watch: &mut Stopwatch,
+    settings: &Arc<Settings>,
+    url: &Uri,
+    answer: Answer,
+    trouble: Option<Failure>,
+) -> Result<(), Failure> {
+    let tls = is_https(url);
+    let status = answer.status().as_u16();
+    run.record.set(&STATUS, f64::from(status));
+    run.record.set(&SSL, f64::from(u8::from(tls)));
+    run.record.set(&VERSION, version_number(answer.version()));
+    run.record.set(&LENGTH, answer.content_length());
+    if let Some(at) = last_modified(answer.headers()) {
+        run.record.set(&LAST_MODIFIED, at);
+    }
+    let mut failure = trouble;
+    let mut fail = |new: Option<Failure>| {
+        if failure.is_none() {
+            failure = new;
+        }
+        failure.is_some()
+    };
+    let fine = match settings.valid_status_codes.as_slice() {
+        [] => (200..300).contains(&status),
+        valid => valid.contains(&status),
+    };
+    let wrong_status = (!fine).then(|| {
+        let wanted = match settings.valid_status_codes.as_slice() {
+            [] => "2xx".to_owned(),
+            valid => valid.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        };
+        Failure::assertion(Reason::Status, format!("the status is {status}, wanted is {wanted}"))
+    });
+    if !fail(wrong_status) && fail(wrong_header(settings, answer.headers())) {
+        run.record.set(&REGEX, 1.0);
+    }
+    let version = answer.version();
+    run.enter(Phase::Transfer);
+    watch.skip();
+    let keep = settings.looks_at_body();
+    let taken = Box::pin(body::take(answer, settings.compression, settings.body_size_limit, keep)).await;
+    watch.lap(&mut run.record, "transfer");
+    let Taken { length, kept, failure: broken } = taken;
+    run.record.set(&BODY_LENGTH, length as f64);
+    if !fail(broken) && keep {
+        run.enter(Phase::Assertion);
+        let (regex, json) = wrong_body(settings.clone(), kept).await;
+        run.record.set(&REGEX, f64::from(u8::from(regex.is_some())));
+        if json.is_some() && regex.is_none() {
+            run.record.set(&JSON, 1.0);
+        }
+        fail(regex.or(json));
+    }
+    let valid = &settings.valid_versions;
+    fail((!valid.is_empty() && !valid.contains(&version)).then(|| {
+        Failure::assertion(Reason::Version, format!("the version is {version:?}, wanted is {valid:?}"))
+    }));
+    fail(
+        (settings.fail_if_ssl && tls).then(|| {
+            Failure::assertion(Reason::TlsUse, "the answer came over TLS, which fail_if_ssl forbids")
+        }),
+    );
+    fail((settings.fail_if_not_ssl && !tls).then(|| {
+        Failure::assertion(Reason::TlsUse, "the answer came without TLS, which fail_if_not_ssl forbids")
+    }));
+    failure.map_or(Ok(()), Err)
+}
+
+fn version_number(version: Version) -> f64 {
+    match version {
+        Version::HTTP_09 => 0.9,
+        Version::HTTP_10 => 1.0,
+        Version::HTTP_2 => 2.0,
+        Version::HTTP_3 => 3.0,
+        _ => 1.1,
+    }
+}
+
+fn last_modified(headers: &HeaderMap) -> Option<f64> {
+    let text = headers.get(header::LAST_MODIFIED)?.to_str().ok()?;
+    let at = httpdate::parse_http_date(text).ok()?;
+    Some(at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() as f64)
+}
+
+fn wrong_header(settings: &Settings, headers: &HeaderMap) -> Option<Failure> {
+    let must_not = settings.fail_if_header_matches.iter().map(|m| (m, true));
+    let must = settings.fail_if_header_not_matches.iter().map(|m| (m, false));
+    must_not.chain(must).find_map(|(wanted, forbidden)| {
+        let HeaderMatch { header, pattern, allow_missing } = wanted;
+        let mut values = headers.get_all(header).iter().peekable();
+        if values.peek().is_none() {
+            let words = format!("there is no header {header}");
+            return (!allow_missing).then(|| Failure::assertion(Reason::Header, words));
+        }
+        let matches = values.any(|value| pattern.matches(&String::from_utf8_lossy(value.as_bytes())));
+        (matches == forbidden).then(|| {
+            let does = if forbidden { "matches" } else { "does not match" };
+            Failure::assertion(Reason::Header, format!("header {header} {does} `{}`", pattern.text()))
+        })
+    })
+}
+
+/// A body of this size or more is matched beside the runtime's thread, in bytes: below it, that takes about a
+/// millisecond.
+const MATCH_ASIDE_BYTES: usize = 32 << 10;
+
+/// Why a body is not what it should be: by its expressions, or by its values.
+async fn wrong_body(settings: Arc<Settings>, kept: Vec<u8>) -> (Option<Failure>, Option<Failure>) {
+    let small = kept.len() < MATCH_ASIDE_BYTES;
+    let work = move || {
+        let text = String::from_utf8_lossy(&kept);
+        let must_not = settings.fail_if_body_matches.iter().map(|p| (p, true));
+        let must = settings.fail_if_body_not_matches.iter().map(|p| (p, false));
+        let regex = must_not.chain(must).find(|(p, forbidden)| p.matches(&text) == *forbidden).map(
+            |(pattern, forbidden)| {
+                let does = if forbidden { "matches" } else { "does not match" };
+                Failure::assertion(Reason::Body, format!("the body {does} `{}`", pattern.text()))
+            },
+        );
+        if settings.body_json.is_empty() {
+            return (regex, None);
+        }
+        let json = match serde_json::from_slice(&kept) {
+            Err(error) => Err(format!("the body is no JSON: {error}")),
+            Ok(value) => settings.body_json.iter().try_for_each(|assertion| assertion.check(&value)),
+        };
+        (regex, json.err().map(|words| Failure::assertion(Reason::Body, words)))
+    };
+    if small {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.expect("matching does not panic and is not aborted")
+}
