@@ -13,6 +13,7 @@ mod events;
 mod identity;
 mod machine;
 mod pass;
+pub mod runtime;
 mod samples;
 mod settings;
 mod source;
