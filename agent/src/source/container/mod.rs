@@ -22,6 +22,9 @@ mod summary;
 mod target;
 mod tracked;
 
+#[cfg(test)]
+mod tests;
+
 pub use catalogue::{Catalogue, Change};
 pub use events::{Event, Events};
 pub use identity::{Container, ContainerId, Health, PodIdentity, RunState, RuntimeKind};
