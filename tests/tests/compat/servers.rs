@@ -113,6 +113,7 @@ pub struct Servers {
     /// What scrapes the exporters.
     pub other: Prometheus,
     agent: Agent,
+    cgroup: Option<String>,
     _others: (Aggregator, Option<Docker>, Vec<Process>, Site),
 }
 
@@ -163,8 +164,9 @@ impl Servers {
         agent.start().await;
         let exporters = [Some(node), containers, probes].into_iter().flatten();
         let exporters: Vec<Process> = exporters.map(|exporter| exporter.process).collect();
+        let cgroup = docker.as_ref().map(Docker::cgroup);
         let others = (aggregator, docker, exporters, site);
-        Some(Self { world, pegel, other, agent, _others: others })
+        Some(Self { world, pegel, other, agent, cgroup, _others: others })
     }
 
     /// Waits until both sides have enough readings.
@@ -176,6 +178,12 @@ impl Servers {
             })
             .await;
         }
+    }
+
+    /// Whether a cgroup is the machine's root or of this test's own engine: whoever else works on the machine starts
+    /// and ends containers, of engines that the agent is not told of.
+    pub fn has_cgroup(&self, id: &str) -> bool {
+        id == "/" || self.cgroup.as_ref().is_some_and(|cgroup| id.starts_with(cgroup.as_str()))
     }
 
     /// The variables of dashboards for this world's expressions of a source.

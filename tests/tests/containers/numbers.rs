@@ -103,7 +103,8 @@ async fn traffic_is_what_the_container_sent_and_writes_what_the_kernel_has_for_i
     world.said("writes", "done write").await;
     let file = format!("/sys/fs/cgroup/blkio{}/{id}/blkio.throttle.io_service_bytes", docker.cgroup());
     let kernel = std::fs::read_to_string(&file).unwrap_or_default();
-    let written = kernel.lines().filter_map(|line| line.split(' ').skip_while(|word| *word != "Write").nth(1));
+    let written =
+        kernel.lines().filter_map(|line| line.split(' ').skip_while(|word| *word != "Write").nth(1));
     let written: f64 = written.filter_map(|bytes| bytes.parse::<f64>().ok()).sum();
     let expression = "sum(container_fs_writes_bytes_total{name=\"writes\"})";
     if written > 0.0 {
@@ -111,7 +112,7 @@ async fn traffic_is_what_the_container_sent_and_writes_what_the_kernel_has_for_i
     } else {
         world.empty(expression).await;
     }
-    println!("of 16777216 bytes the kernel has {written} for the container");
+    println!("of 16777216 bytes the kernel has {written:.0} for the container");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
