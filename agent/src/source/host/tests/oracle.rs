@@ -101,6 +101,11 @@ fn started(collectors: &[CollectorKind], arguments: &[String]) -> Option<(Runnin
 
 /// Both read the same recorded tree: every value is the same to the last bit.
 fn agrees_on(name: &str) {
+    agrees_with(name, &[], |_| {});
+}
+
+/// As [`agrees_on`], with options of the exporter and what they are here.
+fn agrees_with(name: &str, options: &[&str], set: impl FnOnce(&mut Settings)) {
     // The rest is asked of the running kernel.
     let asked = [
         CollectorKind::Filesystem,
@@ -119,10 +124,12 @@ fn agrees_on(name: &str) {
     let mut arguments =
         vec![at("procfs", "proc"), at("sysfs", "sys"), at("rootfs", "root"), at("udev.data", "udev")];
     arguments.extend(["netdev", "arp"].map(|collector| format!("--no-collector.{collector}.netlink")));
+    arguments.extend(options.iter().map(|option| (*option).to_owned()));
     std::fs::create_dir_all(tree.dir.path().join("sys")).unwrap();
     let Some((_running, port)) = started(&collectors, &arguments) else { return };
     let (theirs, their_types) = parsed(&scrape(port).unwrap());
-    let settings = Settings { collectors, ..tree.settings() };
+    let mut settings = Settings { collectors, ..tree.settings() };
+    set(&mut settings);
     let (found, types) = parsed(&source(settings, FixedSystem::new()).once());
     let compared = |all: BTreeMap<String, f64>| -> BTreeMap<String, f64> {
         all.into_iter()
@@ -146,6 +153,36 @@ fn on_recorded_trees_every_value_is_node_exporters() {
     for tree in ["weird", "old", "kernel310", "nfs", "router", "server", "arm64", "tasks"] {
         agrees_on(tree);
     }
+}
+
+#[test]
+fn options_of_devices_choose_what_node_exporters_do() {
+    let options = [
+        "--collector.netclass.ignored-devices=^(veth.*|lo)$",
+        "--collector.netclass.ignore-invalid-speed",
+        "--collector.hwmon.chip-exclude=^platform_twin",
+        "--collector.hwmon.sensor-exclude=;(temp2|fan.*)$",
+        "--collector.rapl.enable-zone-label",
+        "--collector.bcache.priorityStats",
+        "--collector.tapestats.ignored-devices=^st1$",
+        "--collector.infiniband.device-include=^mlx",
+        "--collector.slabinfo.slabs-include=^kmalloc",
+    ];
+    let pattern = |text| Pattern::parse(text).unwrap();
+    agrees_with("server", &options, |settings| {
+        settings.netclass_devices = Filter::excluding(pattern("^(veth.*|lo)$"));
+        settings.netclass_ignore_invalid_speed = true;
+        settings.hwmon_chips = Filter::excluding(pattern("^platform_twin"));
+        settings.hwmon_sensors = Filter::excluding(pattern(";(temp2|fan.*)$"));
+        settings.rapl_zone_label = true;
+        settings.bcache_priority_stats = true;
+        settings.tapes = Filter::excluding(pattern("^st1$"));
+        settings.infiniband_devices = Filter::including(pattern("^mlx"));
+        settings.slabs = Filter::including(pattern("^kmalloc"));
+    });
+    agrees_with("arm64", &["--collector.powersupply.ignored-supplies=^dc"], |settings| {
+        settings.power_supplies = Filter::excluding(pattern("^dc"));
+    });
 }
 
 /// What is not compared: the exporter's own version and process, what the scraper adds, and where ksmd of the version after
