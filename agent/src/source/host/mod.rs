@@ -1,9 +1,9 @@
 //! The host: processors, memory, disks, network, filesystems, under node_exporter's names.
 //!
 //! Names, labels, types, units and default filters are those of node_exporter 1.12, so that existing dashboards
-//! and alerts work. Each collector is one file; [`CollectorKind`] is the table of them. The collectors run one
-//! after another on one thread (a `Lane`); one that hangs is left behind with its thread, reported as failed, and
-//! resumes when its call returns.
+//! and alerts work. Each collector is one file; [`CollectorKind`] is the table of them. The collectors of one interval
+//! are a `group`: they run one after another on one thread (a `Lane`); one that hangs is left behind with its thread,
+//! reported as failed, and resumes when its call returns.
 
 mod adjtimex;
 mod arp;
@@ -28,6 +28,7 @@ mod fibrechannel;
 mod filefd;
 mod filesystem;
 mod filter;
+mod group;
 mod hwmon;
 mod infiniband;
 mod interrupts;
@@ -62,11 +63,13 @@ mod schedstat;
 mod scrape;
 mod selinux;
 mod settings;
+mod shape;
 mod slabinfo;
 mod sockstat;
 mod softirqs;
 mod softnet;
 mod stat;
+mod status;
 mod summary;
 mod swap;
 mod sysfs;
@@ -107,6 +110,7 @@ pub use ipvs::BackendLabel;
 pub use netlink::{Netlink, NetlinkProtocol};
 pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
+pub use status::HostStatus;
 pub use summary::{MachineSummary, machine_summary};
 pub use system::{FsUsage, KernelSystem, System, UnameInfo, Zone};
 pub use systemd::SystemdSettings;
