@@ -163,7 +163,7 @@ fn stable_name(dir: &Path, driver_name: Option<&str>) -> Option<Box<str>> {
             _ => {}
         }
     }
-    if let Some(name) = chip_name {
+    if let Some(name) = driver_name {
         return Some(name.into());
     }
     let name = part(&fs::canonicalize(dir).ok()?)?;
