@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 mod damage;
+mod devices;
 mod golden;
 mod live;
 mod netlink;
