@@ -3,10 +3,12 @@
 mod http;
 mod maintenance;
 mod tls;
+mod wire;
 
 pub use http::RawHttpProbe;
 pub use maintenance::RawMaintenance;
 pub use tls::RawProbeTls;
+pub use wire::{RawDnsProbe, RawIcmpProbe, RawTcpProbe, RawTlsProbe};
 
 use super::host::check_interval;
 use super::labels::{self, RawProbePreset};
@@ -73,13 +75,30 @@ impl Default for RawProbes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RawKind {
+    /// A question to a name server.
+    Dns,
     /// A request over HTTP or HTTPS.
     #[default]
     Http,
+    /// An ICMP echo.
+    Icmp,
+    /// A TCP connection and what is said over it.
+    Tcp,
+    /// A certificate.
+    Tls,
 }
 
 impl RawKind {
-    const ALL: [(Self, &'static str); 1] = [(Self::Http, "http")];
+    /// The section with its settings.
+    fn section(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Http => "http",
+            Self::Icmp => "icmp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
 }
 
 /// Some targets and the labels that they share.
@@ -106,7 +125,8 @@ pub struct RawCheck {
     pub name: String,
     /// What is done.
     pub kind: RawKind,
-    /// Targets: URLs for `http`.
+    /// Targets: URLs for `http`, a host and a port for `tcp`, `tls` (443) and `dns` (53, with TLS 853), a host for
+    /// `icmp`.
     pub targets: Vec<String>,
     /// Labels of the series of `targets`.
     pub labels: BTreeMap<String, String>,
@@ -128,8 +148,16 @@ pub struct RawCheck {
     /// Good runs in a row until a target that was down counts as up.
     #[schemars(range(min = 1, max = 1000))]
     pub up_after: u32,
+    /// For `kind: dns`.
+    pub dns: Option<RawDnsProbe>,
     /// For `kind: http`.
     pub http: Option<RawHttpProbe>,
+    /// For `kind: icmp`.
+    pub icmp: Option<RawIcmpProbe>,
+    /// For `kind: tcp`.
+    pub tcp: Option<RawTcpProbe>,
+    /// For `kind: tls`.
+    pub tls: Option<RawTlsProbe>,
 }
 
 impl Default for RawCheck {
@@ -146,7 +174,11 @@ impl Default for RawCheck {
             retries: 0,
             down_after: DEFAULT_DOWN_AFTER,
             up_after: DEFAULT_UP_AFTER,
+            dns: None,
             http: None,
+            icmp: None,
+            tcp: None,
+            tls: None,
         }
     }
 }
@@ -223,19 +255,7 @@ impl RawCheck {
         }
         check_interval(&self.interval, &path.key("interval"), mistakes);
         let timeout = self.resolve_timeout(path, mistakes);
-        let (_, wanted) = RawKind::ALL[self.kind as usize];
-        for (section, said) in [("http", self.http.is_some())] {
-            if said && section != wanted {
-                let reason = format!("is not used by a check of kind {wanted}");
-                mistakes.at(&path.key(section), reason, format!("set kind: {section}, or take it out"));
-            }
-        }
-        let kind = match self.kind {
-            RawKind::Http => {
-                let raw = self.http.clone().unwrap_or_default();
-                Kind::Http(Box::new(raw.resolve(&path.key("http"), mistakes)))
-            }
-        };
+        let kind = self.resolve_kind(path, mistakes);
         let targets = self.resolve_targets(&kind, path, mistakes);
         Check {
             name: self.name.clone(),
@@ -247,6 +267,45 @@ impl RawCheck {
             retries: self.retries,
             thresholds: Thresholds { down_after: self.down_after.max(1), up_after: self.up_after.max(1) },
             maintenance,
+        }
+    }
+
+    fn resolve_kind(&self, path: &Path, mistakes: &mut Mistakes) -> Kind {
+        let wanted = self.kind.section();
+        for (section, said) in [
+            ("dns", self.dns.is_some()),
+            ("http", self.http.is_some()),
+            ("icmp", self.icmp.is_some()),
+            ("tcp", self.tcp.is_some()),
+            ("tls", self.tls.is_some()),
+        ] {
+            if said && section != wanted {
+                let reason = format!("is not used by a check of kind {wanted}");
+                mistakes.at(&path.key(section), reason, format!("set kind: {section}, or take it out"));
+            }
+        }
+        let section = path.key(wanted);
+        match self.kind {
+            RawKind::Dns => {
+                if self.dns.is_none() {
+                    mistakes.at(&section, "is missing: it says what is asked for", "add it with query_name");
+                }
+                let mut raw = self.dns.clone().unwrap_or_default();
+                if self.dns.is_none() {
+                    ".".clone_into(&mut raw.query_name);
+                }
+                Kind::Dns(Box::new(raw.resolve(&section, mistakes)))
+            }
+            RawKind::Http => {
+                Kind::Http(Box::new(self.http.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Icmp => Kind::Icmp(self.icmp.clone().unwrap_or_default().resolve(&section, mistakes)),
+            RawKind::Tcp => {
+                Kind::Tcp(Box::new(self.tcp.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Tls => {
+                Kind::Tls(Box::new(self.tls.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
         }
     }
 
@@ -323,6 +382,9 @@ impl RawCheck {
 fn target_remedy(kind: &Kind) -> &'static str {
     match kind {
         Kind::Http(_) => "write a URL such as https://shop.example/health",
+        Kind::Icmp(_) => "write a host such as router.example",
+        Kind::Dns(_) => "write a name server such as 192.0.2.53 or ns.example:53",
+        Kind::Tcp(_) | Kind::Tls(_) => "write a host and a port such as mail.example:25",
     }
 }
 
