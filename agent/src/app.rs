@@ -84,9 +84,10 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     };
     let host = settings.host.clone().map(|host| {
         let system: Arc<dyn System> = Arc::new(KernelSystem::new());
-        let source = HostSource::new(host, &context.external_labels, &system);
-        tokio::spawn(source.run(context.clone()))
+        HostSource::new(host, &context.external_labels, &system)
     });
+    let host_status = host.as_ref().map(HostSource::status);
+    let host = host.map(|source| tokio::spawn(source.run(context.clone())));
     let probes = Arc::new(ProbeSource::start(settings.probes.clone(), Some(catalogue), context.clone()));
     let scrape = Arc::new(ScrapeSource::start(settings.scrape.clone(), context));
 
@@ -94,6 +95,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         epoch: delivery.epoch,
         delivery: delivery.snapshot.clone(),
         uplink: delivery.uplink.clone(),
+        host: host_status,
         scrape: scrape.clone(),
         containers: container_status,
         probes: probes.clone(),

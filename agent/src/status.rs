@@ -4,6 +4,7 @@ use crate::pipeline::driver::Snapshot;
 use crate::pipeline::effect::OutputBooks;
 use crate::source::clock::SampleClock;
 use crate::source::container;
+use crate::source::host::HostStatus;
 use crate::source::probe::ProbeSource;
 use crate::source::scrape::ScrapeSource;
 use crate::spool::inspect::{ListedRecord, ListedSegment, Listing};
@@ -24,6 +25,8 @@ pub struct StatusSource {
     pub delivery: watch::Receiver<Snapshot>,
     /// The uplink.
     pub uplink: UplinkHandle,
+    /// The host source's collectors; none if it is turned off.
+    pub host: Option<HostStatus>,
     /// The scrape source.
     pub scrape: Arc<ScrapeSource>,
     /// Container accounting; none if it is turned off.
@@ -68,6 +71,7 @@ impl StatusSource {
             },
             "positions_trouble": snapshot.positions_trouble,
             "clock": { "offset_seconds": self.clock.offset_seconds(), "steps": self.clock.steps() },
+            "collectors": self.host.as_ref().map(HostStatus::json),
             "containers": self.containers.as_ref().map(|status| json!(status.snapshot())),
             "targets": self.scrape.status().iter().map(|t| json!(**t)).collect::<Vec<_>>(),
             "checks": self.probes.status().iter().map(|c| json!(**c)).collect::<Vec<_>>(),

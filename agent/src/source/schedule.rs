@@ -7,6 +7,15 @@
 
 use std::time::Duration;
 
+/// A scrape that begins at most this late (and at most a hundredth of its interval) has the time at which it was
+/// due: equal distances between samples cost next to nothing on the wire, and timers wake a millisecond late.
+const STAMP_TOLERANCE: Duration = Duration::from_millis(10);
+
+/// How far before now the sample time of a scrape lies that began this `late`.
+pub fn stamp_lateness(late: Duration, interval: Duration) -> Duration {
+    if late <= STAMP_TOLERANCE.min(interval / 100) { late } else { Duration::ZERO }
+}
+
 /// A target's instants, as times since an origin on the monotonic clock that all schedules of a source share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
@@ -110,6 +119,14 @@ mod tests {
             tenths[(at.as_millis() / 1_500) as usize] += 1;
         }
         assert!(tenths.iter().all(|n| (800..1_200).contains(n)), "{tenths:?}");
+    }
+
+    #[test]
+    fn a_scrape_that_is_hardly_late_counts_as_on_time() {
+        let ms = Duration::from_millis;
+        assert_eq!(stamp_lateness(ms(10), 15 * SECOND), ms(10));
+        assert_eq!(stamp_lateness(ms(11), 15 * SECOND), Duration::ZERO);
+        assert_eq!(stamp_lateness(ms(3), ms(200)), Duration::ZERO);
     }
 
     #[test]

@@ -4,10 +4,14 @@
 //! with `#[serde(default)]` (what it denies is denied around it), whose [`Options::resolve`] puts them into the host
 //! source's settings. Defaults are taken from those settings, so that there is one place that has them.
 
+mod devices;
 mod kernel;
 
 use super::{RawFilter, check_interval, pattern};
 use crate::source::host::{CollectorKind, Settings};
+use devices::{
+    RawBcache, RawHwmon, RawInfiniband, RawNetclass, RawPowerSupplies, RawRapl, RawSlabinfo, RawTapes,
+};
 use kernel::{RawInterrupts, RawIpvs};
 use pegel_runtime::config::form::Period;
 use pegel_runtime::config::{Mistakes, Path};
@@ -45,15 +49,26 @@ macro_rules! options {
 // One row a collector: its kind, its name, and the raw form of its options.
 options! {
     Arp arp RawArp;
+    Bcache bcache RawBcache;
+    Bonding bonding RawNothing;
+    Btrfs btrfs RawNothing;
     Buddyinfo buddyinfo RawNothing;
     Cgroups cgroups RawNothing;
     Conntrack conntrack RawNothing;
     Cpu cpu RawCpu;
     CpuVulnerabilities cpu_vulnerabilities RawNothing;
+    Cpufreq cpufreq RawNothing;
     Diskstats diskstats RawDiskstats;
+    Dmi dmi RawNothing;
+    Dmmultipath dmmultipath RawNothing;
+    Drm drm RawNothing;
+    Edac edac RawNothing;
     Entropy entropy RawNothing;
+    Fibrechannel fibrechannel RawNothing;
     Filefd filefd RawNothing;
     Filesystem filesystem RawFilesystem;
+    Hwmon hwmon RawHwmon;
+    Infiniband infiniband RawInfiniband;
     Interrupts interrupts RawInterrupts;
     Ipvs ipvs RawIpvs;
     KernelHung kernel_hung RawNothing;
@@ -61,29 +76,43 @@ options! {
     Lnstat lnstat RawNothing;
     Loadavg loadavg RawNothing;
     Logind logind RawNothing;
+    Mdadm mdadm RawNothing;
     Meminfo meminfo RawNothing;
+    MeminfoNuma meminfo_numa RawNothing;
+    Netclass netclass RawNetclass;
     Netdev netdev RawNetdev;
     Netstat netstat RawNetstat;
     Nfs nfs RawNothing;
     Nfsd nfsd RawNothing;
+    Nvme nvme RawNothing;
+    Nvmesubsystem nvmesubsystem RawNothing;
     Os os RawNothing;
+    Powersupplyclass powersupplyclass RawPowerSupplies;
     Pressure pressure RawNothing;
     Processes processes RawNothing;
+    Rapl rapl RawRapl;
     Schedstat schedstat RawNothing;
     Selinux selinux RawNothing;
+    Slabinfo slabinfo RawSlabinfo;
     Sockstat sockstat RawNothing;
     Softirqs softirqs RawNothing;
     Softnet softnet RawNothing;
     Stat stat RawStat;
     Swap swap RawNothing;
     Systemd systemd RawSystemd;
+    Tapestats tapestats RawTapes;
     Tcpstat tcpstat RawNothing;
+    ThermalZone thermal_zone RawNothing;
     Time time RawNothing;
     Timex timex RawNothing;
     UdpQueues udp_queues RawNothing;
     Uname uname RawNothing;
     Vmstat vmstat RawVmstat;
+    Watchdog watchdog RawNothing;
     Xfrm xfrm RawNothing;
+    Xfs xfs RawNothing;
+    Zfs zfs RawNothing;
+    Zoneinfo zoneinfo RawNothing;
 }
 
 impl RawOptions {

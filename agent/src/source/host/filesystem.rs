@@ -2,6 +2,7 @@
 //!
 //! `statfs` on a dead network filesystem hangs, so the calls run on a lane of their own: a mount that does not
 //! answer in time is reported with `node_filesystem_device_error` 1 and not asked again before its call returns.
+//! What hangs costs one thread a device, and no more threads than [`MAX_HUNG`] allows.
 
 use super::emit::{Emitter, Metric};
 use super::file::PolledFile;
@@ -10,12 +11,21 @@ use super::lane::{Job, Lane, Limits, Round};
 use super::mounts::{self, Mount};
 use super::{CollectError, Collector, CollectorKind, FsUsage, Setup, System};
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What the label `device_error` says of a mount that hangs, as in node_exporter.
 const HUNG: &str = "mountpoint timeout";
+
+/// How many calls may hang before filesystems of other machines and of processes are not asked any more; twice as
+/// many, and none is asked. Each costs a thread, some 20 KB. A site whose file server is away has a few mounts of it,
+/// a node that runs containers hundreds.
+const MAX_HUNG: usize = 16;
+
+/// What the label `device_error` says of a mount that is not asked because of [`MAX_HUNG`].
+const NOT_ASKED: &str = "not asked: too many mounts hang";
 
 /// How the types of filesystems begin that ask another machine or a process.
 const REMOTE: [&str; 11] =
@@ -44,17 +54,31 @@ struct Known {
     /// The mounts to report, and the number of the question that each asks.
     mounts: Vec<(Mount, usize)>,
     questions: Vec<Option<Question>>,
+    /// How many devices hang.
+    hanging: Arc<AtomicUsize>,
 }
 
 /// A path to ask for; several mounts can share one.
 struct Question {
     path: PathBuf,
+    device: Arc<Device>,
     /// Away while the call hangs.
     job: Option<StatJob>,
     hung: bool,
     risk: Risk,
     /// The words for an error number, made once.
     error: Option<(i32, String)>,
+}
+
+/// What mounts of one device share: they hang together, and one of them is enough to wait for.
+#[derive(Debug)]
+struct Device {
+    /// Major and minor number.
+    numbers: (Box<str>, Box<str>),
+    remote: bool,
+    hangs: AtomicBool,
+    /// How many devices hang.
+    hanging: Arc<AtomicUsize>,
 }
 
 /// How likely a question hangs.
@@ -71,13 +95,17 @@ enum Risk {
 struct StatJob {
     system: Arc<dyn System>,
     path: PathBuf,
+    device: Arc<Device>,
     scrape: u64,
     answer: Option<(u64, Result<FsUsage, i32>)>,
 }
 
 impl Job for StatJob {
     fn run(&mut self) {
-        self.answer = Some((self.scrape, self.system.statfs(&self.path)));
+        // Others may have been found to hang since this job was queued.
+        if self.device.passed_over().is_none() {
+            self.answer = Some((self.scrape, self.system.statfs(&self.path)));
+        }
     }
 }
 
@@ -183,6 +211,9 @@ impl Filesystem {
         for risk in [Risk::Answered, Risk::Local, Risk::Remote] {
             let ready = questions.iter_mut().enumerate().filter_map(|(key, question)| {
                 let question = question.as_mut().filter(|question| question.risk == risk)?;
+                if question.device.passed_over().is_some() {
+                    return None;
+                }
                 let mut job = question.job.take()?;
                 job.scrape = scrape;
                 Some((key, job))
@@ -192,6 +223,7 @@ impl Filesystem {
         let note_hung = |questions: &mut Vec<Option<Question>>, key: usize| {
             if let Some(Some(question)) = questions.get_mut(key) {
                 question.hung = true;
+                question.device.set_hangs(true);
                 tracing::warn!(
                     path = %question.path.display(),
                     limit_seconds = limits.job.as_secs_f64(),
@@ -212,6 +244,7 @@ fn give_back(lane: &Lane<StatJob>, questions: &mut [Option<Question>]) {
     lane.take(|key, job| {
         if let Some(Some(question)) = questions.get_mut(key) {
             if std::mem::take(&mut question.hung) {
+                question.device.set_hangs(false);
                 tracing::info!(path = %question.path.display(), "the mount answers again");
             }
             // What was never begun keeps its place in the order.
@@ -226,25 +259,35 @@ fn give_back(lane: &Lane<StatJob>, questions: &mut [Option<Question>]) {
 impl Known {
     /// Takes a new table over. Questions keep their numbers as long as anybody asks them or they hang.
     fn replace(&mut self, text: Vec<u8>, mounts: Vec<Mount>, system: &Arc<dyn System>) {
-        let asked: HashSet<&Path> = mounts.iter().map(|mount| mount.path.as_path()).collect();
+        type Key = (PathBuf, (Box<str>, Box<str>));
+        let key = |mount: &Mount| -> Key { (mount.path.clone(), mount.device_numbers()) };
+        let asked: HashSet<Key> = mounts.iter().map(key).collect();
         let mut numbers = HashMap::new();
         for (number, place) in self.questions.iter_mut().enumerate() {
-            let keeps = |question: &Question| question.job.is_none() || asked.contains(&*question.path);
-            match place {
-                Some(question) if keeps(question) => drop(numbers.insert(question.path.clone(), number)),
-                _ => *place = None,
+            let Some(question) = place else { continue };
+            let key = (question.path.clone(), question.device.numbers.clone());
+            if question.job.is_none() || asked.contains(&key) {
+                numbers.insert(key, number);
+            } else {
+                *place = None;
             }
         }
+        let known = self.questions.iter().flatten().map(|question| &question.device);
+        let mut devices: HashMap<_, _> =
+            known.map(|device| (device.numbers.clone(), device.clone())).collect();
         let mut free = 0;
         let mut place = |mount: &Mount| {
-            *numbers.entry(mount.path.clone()).or_insert_with(|| {
+            *numbers.entry(key(mount)).or_insert_with(|| {
                 while self.questions.get(free).is_some_and(Option::is_some) {
                     free += 1;
                 }
                 if free == self.questions.len() {
                     self.questions.push(None);
                 }
-                self.questions[free] = Some(Question::new(mount, system));
+                let device = devices
+                    .entry(mount.device_numbers())
+                    .or_insert_with(|| Device::new(mount, &self.hanging));
+                self.questions[free] = Some(Question::new(mount, device.clone(), system));
                 free
             })
         };
@@ -254,12 +297,46 @@ impl Known {
     }
 }
 
+impl Device {
+    fn new(mount: &Mount, hanging: &Arc<AtomicUsize>) -> Arc<Self> {
+        Arc::new(Self {
+            numbers: mount.device_numbers(),
+            remote: REMOTE.iter().any(|prefix| mount.fs_type.starts_with(prefix)),
+            hangs: AtomicBool::new(false),
+            hanging: hanging.clone(),
+        })
+    }
+
+    /// Why it is not asked now, in the words of the label `device_error`.
+    fn passed_over(&self) -> Option<&'static str> {
+        let room = if self.remote { MAX_HUNG } else { 2 * MAX_HUNG };
+        if self.hangs.load(Ordering::Relaxed) {
+            Some(HUNG)
+        } else {
+            (self.hanging.load(Ordering::Relaxed) >= room).then_some(NOT_ASKED)
+        }
+    }
+
+    fn set_hangs(&self, hangs: bool) {
+        match (self.hangs.swap(hangs, Ordering::Relaxed), hangs) {
+            (false, true) => drop(self.hanging.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.hanging.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+}
+
 impl Question {
-    fn new(mount: &Mount, system: &Arc<dyn System>) -> Self {
-        let job = StatJob { system: system.clone(), path: mount.path.clone(), scrape: 0, answer: None };
-        let remote = REMOTE.iter().any(|prefix| mount.fs_type.starts_with(prefix));
-        let risk = if remote { Risk::Remote } else { Risk::Local };
-        Self { path: mount.path.clone(), job: Some(job), hung: false, risk, error: None }
+    fn new(mount: &Mount, device: Arc<Device>, system: &Arc<dyn System>) -> Self {
+        let job = StatJob {
+            system: system.clone(),
+            path: mount.path.clone(),
+            device: device.clone(),
+            scrape: 0,
+            answer: None,
+        };
+        let risk = if device.remote { Risk::Remote } else { Risk::Local };
+        Self { path: mount.path.clone(), device, job: Some(job), hung: false, risk, error: None }
     }
 
     /// The answer of this scrape, or the words why there is none; none if there was no time to ask.
@@ -267,7 +344,9 @@ impl Question {
         if self.hung {
             return Some(Err(HUNG));
         }
-        let (_, answer) = self.job.as_ref()?.answer.filter(|(at, _)| *at == scrape)?;
+        let Some((_, answer)) = self.job.as_ref()?.answer.filter(|(at, _)| *at == scrape) else {
+            return self.device.passed_over().map(Err);
+        };
         let number = match answer {
             Ok(usage) => return Some(Ok(usage)),
             Err(number) => number,
@@ -294,7 +373,7 @@ impl Metrics {
         let labels = [&*mount.device, error, &*mount.fs_type, &*mount.shown_at];
         out.emit(&self.device_error, &labels, f64::from(u8::from(answer.is_err())));
         // Of a mount that hangs node_exporter says 0 here; it is kept so that both report the same.
-        let read_only = mount.read_only && error != HUNG;
+        let read_only = mount.read_only && ![HUNG, NOT_ASKED].contains(&error);
         out.emit(&self.read_only, &labels, f64::from(u8::from(read_only)));
         let Ok(usage) = answer else { return };
         out.emit(&self.size, &labels, usage.size_bytes);

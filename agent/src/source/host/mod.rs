@@ -1,24 +1,36 @@
 //! The host: processors, memory, disks, network, filesystems, under node_exporter's names.
 //!
 //! Names, labels, types, units and default filters are those of node_exporter 1.12, so that existing dashboards
-//! and alerts work. Each collector is one file; [`CollectorKind`] is the table of them. The collectors run one
-//! after another on one thread (a `Lane`); one that hangs is left behind with its thread, reported as failed, and
-//! resumes when its call returns.
+//! and alerts work. Each collector is one file; [`CollectorKind`] is the table of them. The collectors of one interval
+//! are a `group`: they run one after another on one thread (a `Lane`); one that hangs is left behind with its thread,
+//! reported as failed, and resumes when its call returns.
 
 mod adjtimex;
 mod arp;
+mod bcache;
+mod bonding;
+mod btrfs;
 mod buddyinfo;
 mod build_info;
 mod cgroups;
 mod conntrack;
 mod cpu;
 mod cpu_vulnerabilities;
+mod cpufreq;
 mod dbus;
 mod diskstats;
+mod dmi;
+mod dmmultipath;
+mod drm;
+mod edac;
 mod entropy;
+mod fibrechannel;
 mod filefd;
 mod filesystem;
 mod filter;
+mod group;
+mod hwmon;
+mod infiniband;
 mod interrupts;
 mod ipvs;
 mod kernel_hung;
@@ -27,32 +39,45 @@ mod links;
 mod lnstat;
 mod loadavg;
 mod logind;
+mod mdadm;
 mod meminfo;
+mod meminfo_numa;
 mod mounts;
+mod netclass;
 mod netdev;
 mod netlink;
 mod netstat;
 mod nfs;
 mod nfsd;
+mod nvme;
+mod nvmesubsystem;
 mod os;
 mod own_process;
+mod powersupplyclass;
 mod pressure;
 mod processes;
+mod rapl;
 mod rpc;
 mod schedstat;
 mod scrape;
 mod selinux;
 mod settings;
+mod shape;
+mod slabinfo;
 mod sockstat;
 mod softirqs;
 mod softnet;
 mod stat;
+mod status;
 mod summary;
 mod swap;
+mod sysfs;
 mod system;
 mod systemd;
+mod tapestats;
 mod task;
 mod tcpstat;
+mod thermal_zone;
 mod time;
 mod timex;
 mod topology;
@@ -60,7 +85,11 @@ mod udev;
 mod udp_queues;
 mod uname;
 mod vmstat;
+mod watchdog;
 mod xfrm;
+mod xfs;
+mod zfs;
+mod zoneinfo;
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +109,7 @@ pub use ipvs::BackendLabel;
 pub use netlink::{Netlink, NetlinkProtocol};
 pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
+pub use status::HostStatus;
 pub use summary::{MachineSummary, machine_summary};
 pub use system::{FsUsage, KernelSystem, System, UnameInfo, Zone};
 pub use systemd::SystemdSettings;
@@ -157,6 +187,12 @@ macro_rules! collectors {
 collectors! {
     /// Entries of the ARP table.
     Arp arp on;
+    /// Block caches.
+    Bcache bcache on;
+    /// Bonded interfaces.
+    Bonding bonding on;
+    /// Btrfs filesystems.
+    Btrfs btrfs on;
     /// Free blocks of memory by their size.
     Buddyinfo buddyinfo off;
     /// How many control groups there are.
@@ -167,14 +203,30 @@ collectors! {
     Cpu cpu on;
     /// What processors are vulnerable to.
     CpuVulnerabilities cpu_vulnerabilities off;
+    /// Clock rates of processors.
+    Cpufreq cpufreq on;
     /// Block devices.
     Diskstats diskstats on;
+    /// What the firmware says of the machine.
+    Dmi dmi on;
+    /// Multipath devices.
+    Dmmultipath dmmultipath on;
+    /// AMD graphics cards.
+    Drm drm off;
+    /// Errors of memory modules.
+    Edac edac on;
     /// The kernel's entropy pool.
     Entropy entropy on;
+    /// Fibre Channel adapters.
+    Fibrechannel fibrechannel on;
     /// Open files of the whole system.
     Filefd filefd on;
     /// Space and inodes of mounted filesystems.
     Filesystem filesystem on;
+    /// Sensors: temperatures, fans, voltages.
+    Hwmon hwmon on;
+    /// InfiniBand and RDMA devices.
+    Infiniband infiniband on;
     /// Interrupts by processor and source.
     Interrupts interrupts off;
     /// The IP virtual server.
@@ -189,8 +241,14 @@ collectors! {
     Loadavg loadavg on;
     /// Sessions of logind.
     Logind logind off;
+    /// Software RAID.
+    Mdadm mdadm on;
     /// Memory.
     Meminfo meminfo on;
+    /// Memory by NUMA node.
+    MeminfoNuma meminfo_numa off;
+    /// State of network interfaces.
+    Netclass netclass on;
     /// Network interfaces.
     Netdev netdev on;
     /// Protocol counters.
@@ -199,16 +257,26 @@ collectors! {
     Nfs nfs on;
     /// The server of NFS.
     Nfsd nfsd on;
+    /// NVMe controllers and namespaces.
+    Nvme nvme on;
+    /// NVMe subsystems and the paths to them.
+    Nvmesubsystem nvmesubsystem off;
     /// The operating system's name and version.
     Os os on;
+    /// Batteries and mains.
+    Powersupplyclass powersupplyclass on;
     /// Pressure stall information.
     Pressure pressure on;
     /// Processes and threads, by their state.
     Processes processes off;
+    /// Energy that parts of the machine took.
+    Rapl rapl on;
     /// How long processors ran tasks, and tasks waited for them.
     Schedstat schedstat on;
     /// SELinux's mode.
     Selinux selinux on;
+    /// The kernel's object caches.
+    Slabinfo slabinfo off;
     /// Sockets in use.
     Sockstat sockstat on;
     /// Soft interrupts by processor.
@@ -221,8 +289,12 @@ collectors! {
     Swap swap off;
     /// Units of systemd.
     Systemd systemd off;
+    /// Tape drives.
+    Tapestats tapestats on;
     /// TCP connections by their state.
     Tcpstat tcpstat off;
+    /// Thermal zones and what cools them.
+    ThermalZone thermal_zone on;
     /// The clock, its zone and sources.
     Time time on;
     /// How the kernel disciplines its clock.
@@ -233,6 +305,14 @@ collectors! {
     Uname uname on;
     /// Paging and out-of-memory kills.
     Vmstat vmstat on;
+    /// Hardware watchdogs.
+    Watchdog watchdog on;
     /// IPsec's errors.
     Xfrm xfrm off;
+    /// XFS filesystems.
+    Xfs xfs on;
+    /// ZFS caches, pools and datasets.
+    Zfs zfs on;
+    /// Zones of memory.
+    Zoneinfo zoneinfo off;
 }

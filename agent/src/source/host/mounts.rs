@@ -26,6 +26,13 @@ pub(super) struct Mount {
     pub(super) path: PathBuf,
 }
 
+impl Mount {
+    /// Major and minor number of the device.
+    pub(super) fn device_numbers(&self) -> (Box<str>, Box<str>) {
+        (self.major.clone(), self.minor.clone())
+    }
+}
+
 /// Reads a mount table. Mount points lose the prefix `rootfs`.
 pub(super) fn parse(text: Content<'_>, rootfs: &Path) -> Result<Vec<Mount>, CollectError> {
     lines(text.bytes).map(|line| mount(line, rootfs).map_err(|what| text.bad(what, line))).collect()

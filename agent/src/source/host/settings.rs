@@ -88,6 +88,27 @@ pub struct Settings {
     pub netdev_devices: Filter,
     /// Block devices (`collector.diskstats.device-include`, `-exclude`).
     pub disk_devices: Filter,
+    /// Network interfaces of netclass (`collector.netclass.ignored-devices`).
+    pub netclass_devices: Filter,
+    /// No `node_network_speed_bytes` for interfaces that do not know their speed
+    /// (`collector.netclass.ignore-invalid-speed`).
+    pub netclass_ignore_invalid_speed: bool,
+    /// Chips of hwmon (`collector.hwmon.chip-include`, `-exclude`).
+    pub hwmon_chips: Filter,
+    /// Sensors of hwmon, as `platform_coretemp_0;temp3` (`collector.hwmon.sensor-include`, `-exclude`).
+    pub hwmon_sensors: Filter,
+    /// Power supplies (`collector.powersupply.ignored-supplies`).
+    pub power_supplies: Filter,
+    /// Object caches (`collector.slabinfo.slabs-include`, `-exclude`).
+    pub slabs: Filter,
+    /// Tape drives (`collector.tapestats.ignored-devices`).
+    pub tapes: Filter,
+    /// InfiniBand devices (`collector.infiniband.device-include`, `-exclude`).
+    pub infiniband_devices: Filter,
+    /// One metric `node_rapl_joules_total` with the zone as a label (`collector.rapl.enable-zone-label`).
+    pub rapl_zone_label: bool,
+    /// `node_bcache_priority_stats_*`, which are dear (`collector.bcache.priorityStats`).
+    pub bcache_priority_stats: bool,
     /// Mount points (`collector.filesystem.mount-points-include`, `-exclude`).
     pub mount_points: Filter,
     /// Filesystem types (`collector.filesystem.fs-types-include`, `-exclude`).
@@ -121,6 +142,16 @@ impl Default for Settings {
             arp_devices: Filter::default(),
             netdev_devices: Filter::default(),
             disk_devices: Filter::excluding(Pattern::default_disks()),
+            netclass_devices: Filter::default(),
+            netclass_ignore_invalid_speed: false,
+            hwmon_chips: Filter::default(),
+            hwmon_sensors: Filter::default(),
+            power_supplies: Filter::default(),
+            slabs: Filter::default(),
+            tapes: Filter::default(),
+            infiniband_devices: Filter::default(),
+            rapl_zone_label: false,
+            bcache_priority_stats: false,
             mount_points: Filter::excluding(Pattern::default_mount_points()),
             fs_types: Filter::excluding(Pattern::default_fs_types()),
             netstat_fields: Pattern::default_netstat(),

@@ -4,16 +4,30 @@ use super::emit::{Metric, Segment};
 use super::lane::Job;
 use super::{CollectError, Collector, CollectorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A collector and what its last scrape gave.
 pub(super) struct Task {
     kind: CollectorKind,
     collector: Box<dyn Collector>,
     segment: Segment,
+    limit: Duration,
     scrape: u64,
     done: Option<Done>,
     failing: bool,
+    trouble: Option<Arc<str>>,
+}
+
+/// What a collector's run came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It has all its samples.
+    Works,
+    /// This machine does not have what it reads.
+    NoData(&'static str),
+    /// It failed; [`Task::trouble`] says why.
+    Fails,
 }
 
 /// How a collector's run ended.
@@ -23,18 +37,33 @@ pub(super) struct Done {
     pub(super) scrape: u64,
     /// How long it took.
     pub(super) seconds: f64,
-    /// Whether it has all its samples.
-    pub(super) success: bool,
+    /// What it came to.
+    pub(super) outcome: Outcome,
 }
 
 impl Task {
-    pub(super) fn new(kind: CollectorKind, collector: Box<dyn Collector>) -> Self {
-        Self { kind, collector, segment: Segment::default(), scrape: 0, done: None, failing: false }
+    /// A collector that may take as long as `limit`.
+    pub(super) fn new(kind: CollectorKind, collector: Box<dyn Collector>, limit: Duration) -> Self {
+        Self {
+            kind,
+            collector,
+            segment: Segment::default(),
+            limit,
+            scrape: 0,
+            done: None,
+            failing: false,
+            trouble: None,
+        }
     }
 
     /// Says which scrape comes next.
     pub(super) fn prepare(&mut self, scrape: u64) {
         self.scrape = scrape;
+    }
+
+    /// Why the last run failed.
+    pub(super) fn trouble(&self) -> Option<Arc<str>> {
+        self.trouble.clone()
     }
 
     /// How the run of this scrape ended; none if it did not.
@@ -47,7 +76,7 @@ impl Task {
         &self.segment
     }
 
-    fn note(&mut self, result: &Result<(), CollectError>) {
+    fn note(&mut self, result: &Result<(), CollectError>) -> Outcome {
         let collector = self.kind.name();
         match result {
             Ok(()) if self.failing => tracing::info!(collector, "the collector works again"),
@@ -62,6 +91,15 @@ impl Task {
             _ => {}
         }
         self.failing = result.is_err();
+        self.trouble = None;
+        match result {
+            Ok(()) => Outcome::Works,
+            Err(CollectError::NoData(what)) => Outcome::NoData(what),
+            Err(error) => {
+                self.trouble = Some(error.to_string().into());
+                Outcome::Fails
+            }
+        }
     }
 }
 
@@ -84,14 +122,22 @@ impl Job for Task {
             self.segment.clear();
         }
         let seconds = begun.elapsed().as_secs_f64();
-        self.done = Some(Done { scrape: self.scrape, seconds, success: result.is_ok() });
-        self.note(&result);
+        let outcome = self.note(&result);
+        self.done = Some(Done { scrape: self.scrape, seconds, outcome });
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        Some(self.limit)
     }
 }
 
 impl Job for Box<Task> {
     fn run(&mut self) {
         (**self).run();
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        (**self).limit()
     }
 }
 
@@ -134,7 +180,6 @@ mod tests {
     use super::*;
     use parking_lot::Mutex;
     use std::fmt::Write as _;
-    use std::sync::Arc;
 
     /// Counts events by their level, and keeps the last one's words.
     #[derive(Default)]
@@ -175,7 +220,7 @@ mod tests {
     fn a_failure_is_logged_once_with_file_and_reason_and_so_is_its_end() {
         let events = Arc::new(Events::default());
         tracing::subscriber::with_default(events.clone(), || {
-            let mut task = Task::new(CollectorKind::Stat, Box::new(Fails(4)));
+            let mut task = Task::new(CollectorKind::Stat, Box::new(Fails(4)), Duration::MAX);
             (0..6).for_each(|_| task.run());
         });
         let events = events.0.lock();
@@ -201,11 +246,13 @@ mod tests {
     #[test]
     fn a_panic_fails_one_run_of_one_collector() {
         let panics = Panics { times: 2, metric: Metric::gauge("node_x", "X.", &[]) };
-        let mut task = Task::new(CollectorKind::Stat, Box::new(panics));
-        for (scrape, success) in [(1, false), (2, true), (3, true)] {
+        let mut task = Task::new(CollectorKind::Stat, Box::new(panics), Duration::MAX);
+        for (scrape, outcome) in [(1, Outcome::Fails), (2, Outcome::Works), (3, Outcome::Works)] {
             task.prepare(scrape);
             task.run();
-            assert_eq!(task.done(scrape).map(|done| done.success), Some(success));
+            assert_eq!(task.done(scrape).map(|done| done.outcome), Some(outcome));
+            let success = outcome == Outcome::Works;
+            assert_eq!(task.trouble().is_none(), success);
             assert_eq!(task.segment().values().len(), usize::from(success));
             assert_eq!(task.segment().series().len(), usize::from(success));
         }

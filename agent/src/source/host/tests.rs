@@ -138,9 +138,19 @@ impl Tree {
     fn recorded(name: &str) -> Self {
         let tree = Self { dir: tempfile::tempdir().unwrap() };
         for (path, content) in golden::files(name) {
-            tree.write(&path, &content);
+            match path.split_once(" -> ") {
+                Some((link, target)) => tree.link(link, target),
+                None if path.ends_with('/') => std::fs::create_dir_all(tree.dir.path().join(path)).unwrap(),
+                None => tree.write(&path, &content),
+            }
         }
         tree
+    }
+
+    fn link(&self, path: &str, target: &str) {
+        let path = self.dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, path).unwrap();
     }
 
     fn write(&self, path: &str, content: &[u8]) {
@@ -363,14 +373,33 @@ fn a_collector_that_hangs_is_reported_and_the_rest_goes_out() {
     assert!(made.success());
     let settings = Settings { collector_timeout: Duration::from_secs(1), ..tree.settings() };
     let mut source = source(settings, FixedSystem::new());
-    for at in 0..3 {
+    let status = source.status();
+    let registry = pegel_runtime::metrics::Registry::new();
+    status.expose(&registry);
+    let of = |name: &str| {
+        let all = status.json();
+        all.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone()
+    };
+    assert_eq!(of("loadavg")["state"], "not run yet");
+    for at in 7..10 {
         let all = samples(source.collect_blocking(at).last().unwrap());
         for (kind, before) in &healthy {
             let expected = if *kind == "loadavg" { 0.0 } else { *before };
             assert_eq!(success(&all, kind), expected, "{kind}");
         }
         assert!(all[r#"node_scrape_collector_duration_seconds{collector="loadavg"}"#] >= 1.0);
+        let loadavg = of("loadavg");
+        assert_eq!(
+            (&loadavg["state"], &loadavg["hangs_since_ms"]),
+            (&"hangs".into(), &7.into()),
+            "{loadavg}"
+        );
+        assert_eq!((&of("stat")["state"], &of("stat")["at_ms"]), (&"works".into(), &at.into()));
     }
+    let page = registry.render();
+    assert!(page.contains("pegel_host_hung_collectors 1"), "{page}");
+    assert!(page.contains(r#"pegel_host_collector_failures_total{collector="loadavg"} 3"#), "{page}");
+    assert!(page.contains(r#"pegel_host_collector_failures_total{collector="stat"} 0"#), "{page}");
     // A writer comes and goes: the call returns, with an error, and the collector resumes on a sound file.
     drop(std::fs::OpenOptions::new().write(true).open(&fifo).unwrap());
     std::fs::remove_file(&fifo).unwrap();
@@ -379,6 +408,74 @@ fn a_collector_that_hangs_is_reported_and_the_rest_goes_out() {
         let all = samples(source.collect_blocking(9).last().unwrap());
         success(&all, "loadavg") == 1.0 && all["node_load5"] == 0.2
     });
+    assert_eq!((&of("loadavg")["state"], &of("loadavg")["hangs_since_ms"]), (&"works".into(), &().into()));
+    assert!(registry.render().contains("pegel_host_hung_collectors 0"));
+}
+
+#[test]
+fn dead_mounts_cost_a_thread_a_device_and_only_so_many_altogether() {
+    let tree = Tree::recorded("weird");
+    // Two mounts of each of sixty devices, and the root's.
+    let mut table: Vec<_> =
+        (0..120).map(|n| format!("{n} 1 0:{} / /dead{n} rw - nfs dead:/{n} rw", 100 + n / 2)).collect();
+    table.push("27 1 8:1 / / rw - ext4 /dev/sda1 rw".into());
+    tree.write("proc/1/mountinfo", table.join("\n").as_bytes());
+    let system = FixedSystem::new();
+    let held: Vec<_> = (0..120).map(|n| system.hang(&format!("/dead{n}"))).collect();
+    let mut settings = tree.settings();
+    settings.collectors = vec![CollectorKind::Filesystem];
+    settings.mount_timeout = Duration::from_millis(20);
+    let mut source = source(settings, system.clone());
+    let asked = || 120 - system.hanging.lock().len();
+    let errors = |all: &BTreeMap<String, f64>, words: &str| {
+        let error = format!("device_error=\"{words}\"");
+        let all = all.iter().filter(|(key, value)| key.contains(&error) && **value == 1.0);
+        all.filter(|(key, _)| key.starts_with("node_filesystem_device_error")).count()
+    };
+    let mut last = BTreeMap::new();
+    eventually(|| {
+        last = samples(source.collect_blocking(0).last().unwrap());
+        errors(&last, "not asked: too many mounts hang") + errors(&last, "mountpoint timeout") == 120
+    });
+    let most = asked();
+    assert!((16..60).contains(&most), "{most} calls hang");
+    assert_eq!(errors(&last, "mountpoint timeout"), 2 * most, "a device's second mount is not asked");
+    for at in 1..20 {
+        let all = samples(source.collect_blocking(at).last().unwrap());
+        let root =
+            r#"node_filesystem_size_bytes{device="/dev/sda1",device_error="",fstype="ext4",mountpoint="/"}"#;
+        assert_eq!(all[root], 1e9, "what is alive is asked");
+        assert_eq!(asked(), most, "no call more hangs");
+    }
+    drop(held);
+    eventually(|| errors(&samples(source.collect_blocking(99).last().unwrap()), "") == 0 && asked() == 120);
+}
+
+#[test]
+fn an_interval_of_its_own_makes_blocks_of_its_own_without_markers_in_between() {
+    let tree = Tree::recorded("weird");
+    let mut settings = tree.settings();
+    settings.intervals = [(CollectorKind::Loadavg, Duration::from_hours(1))].into();
+    settings.collectors = vec![CollectorKind::Filefd, CollectorKind::Loadavg];
+    let mut source = source(settings, FixedSystem::new());
+    let blocks = source.collect_blocking(1000);
+    let [lead, own] = blocks.as_slice() else { panic!("{} groups", blocks.len()) };
+    let names = |block: &Block| {
+        let names: std::collections::BTreeSet<_> =
+            block.set.series().iter().map(|series| series.name().to_owned()).collect();
+        names.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        names(own),
+        "node_load1 node_load15 node_load5 node_scrape_collector_duration_seconds node_scrape_collector_success"
+    );
+    assert!(names(lead).contains("node_filefd_allocated") && names(lead).contains("up"));
+    assert!(!names(lead).contains("node_load"));
+    assert_eq!(own.set.target(), lead.set.target());
+    assert!(samples(own).contains_key(&success_of("loadavg")));
+    assert!(!samples(lead).contains_key(&success_of("loadavg")));
+    let text = source.once();
+    assert!(text.contains("node_load1 ") && text.contains("node_filefd_allocated "), "{text}");
 }
 
 /// Polls a condition against a deadline.

@@ -195,6 +195,20 @@ impl Emitter<'_> {
         }
     }
 
+    /// Has a collector emit all of its samples or, where it fails, none.
+    pub(in crate::source) fn whole<E>(
+        &mut self,
+        emit: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let result = emit(self);
+        if result.is_err() {
+            self.segment.values.clear();
+            self.cursor = 0;
+            self.rebuilt = None;
+        }
+        result
+    }
+
     /// Ends the scrape.
     pub(in crate::source) fn finish(self) {
         match self.rebuilt {
@@ -248,6 +262,24 @@ mod tests {
         assert_eq!(come[3].labels().value("device"), Some("last"));
         assert_eq!(scrape(&mut segment, &metric, &["a"]).len(), 1);
         assert_eq!(scrape(&mut segment, &metric, &[]).len(), 0);
+    }
+
+    #[test]
+    fn what_fails_midway_leaves_nothing_and_begins_anew() {
+        let metric = Metric::gauge("node_x", "X.", &["device"]);
+        let mut segment = Segment::default();
+        let first = scrape(&mut segment, &metric, &["a", "b"]);
+        let mut out = segment.emitter(2);
+        let failed = out.whole(|out| {
+            out.emit(&metric, &["new"], 1.0);
+            out.emit(&metric, &["a"], 2.0);
+            Err("midway")
+        });
+        assert_eq!(failed, Err("midway"));
+        out.emit(&metric, &["b"], 3.0);
+        out.finish();
+        assert_eq!(segment.values(), [3.0]);
+        assert!(Arc::ptr_eq(&segment.series()[0], &first[1]));
     }
 
     #[test]

@@ -18,17 +18,29 @@ const STACK_BYTES: usize = 256 << 10;
 pub(in crate::source) trait Job: Send + 'static {
     /// Does the job.
     fn run(&mut self);
+
+    /// How long it may take; none for what the round's limits say.
+    fn limit(&self) -> Option<Duration> {
+        None
+    }
 }
 
 #[derive(Debug)]
 struct State<J> {
     queue: VecDeque<(usize, J)>,
-    running: Option<(usize, Instant)>,
+    running: Option<Running>,
     finished: Vec<(usize, J)>,
     /// The thread that may take jobs; older ones end when their job returns.
     generation: u64,
     has_worker: bool,
     closed: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    key: usize,
+    since: Instant,
+    limit: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -58,7 +70,7 @@ pub(in crate::source) enum Round {
 /// How long jobs may take.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::source) struct Limits {
-    /// One job.
+    /// One job that has no limit of its own.
     pub(in crate::source) job: Duration,
     /// The instant at which the round ends, whatever still runs.
     pub(in crate::source) deadline: Instant,
@@ -108,8 +120,8 @@ impl<J: Job> Lane<J> {
     ) -> Round {
         let mut state = self.shared.state.lock();
         let past = now >= limits.deadline;
-        if let Some((key, since)) = state.running {
-            let until = (since + limits.job).min(limits.deadline);
+        if let Some(Running { key, since, limit }) = state.running {
+            let until = (since + limit.unwrap_or(limits.job)).min(limits.deadline);
             if now < until {
                 return Round::WaitUntil(until);
             }
@@ -125,10 +137,11 @@ impl<J: Job> Lane<J> {
             let State { queue, finished, .. } = &mut *state;
             finished.extend(queue.drain(..));
         }
-        if state.queue.is_empty() {
-            Round::Over
-        } else {
-            Round::WaitUntil(limits.deadline.min(now + limits.job))
+        match state.queue.front() {
+            None => Round::Over,
+            Some((_, next)) => {
+                Round::WaitUntil(limits.deadline.min(now + next.limit().unwrap_or(limits.job)))
+            }
         }
     }
 
@@ -181,7 +194,7 @@ fn work<J: Job>(shared: &Shared<J>, generation: u64) {
             shared.work.wait(&mut state);
             continue;
         };
-        state.running = Some((key, Instant::now()));
+        state.running = Some(Running { key, since: Instant::now(), limit: job.limit() });
         MutexGuard::unlocked(&mut state, || job.run());
         state.finished.push((key, job));
         if state.generation != generation {
@@ -203,13 +216,19 @@ mod tests {
     enum Step {
         Quick,
         Waits(mpsc::Receiver<()>),
+        /// Waits longer than others may.
+        Patient(mpsc::Receiver<()>),
     }
 
     impl Job for Step {
         fn run(&mut self) {
-            if let Self::Waits(until) = self {
+            if let Self::Waits(until) | Self::Patient(until) = self {
                 let _ = until.recv();
             }
+        }
+
+        fn limit(&self) -> Option<Duration> {
+            matches!(self, Self::Patient(_)).then_some(Duration::from_mins(1))
         }
     }
 
@@ -240,6 +259,61 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(late, [1]);
+    }
+
+    #[test]
+    fn a_job_with_a_longer_limit_is_waited_for() {
+        let lane = Lane::new("test");
+        let (release, until) = mpsc::channel();
+        let limits = Limits { job: Duration::ZERO, deadline: Instant::now() + Duration::from_mins(1) };
+        lane.begin([(0, Step::Patient(until)), (1, Step::Quick)].into_iter());
+        let mut stuck = Vec::new();
+        // However often it is looked at, the time of a job without a limit of its own does not count.
+        while lane.shared.state.lock().running.is_none() {
+            std::thread::yield_now();
+        }
+        let looked = lane.check(Instant::now(), limits, |key| stuck.push(key));
+        assert!(
+            matches!(looked, Round::WaitUntil(until) if until > Instant::now() + Duration::from_secs(30))
+        );
+        drop(release);
+        let generous = Limits { job: Duration::from_mins(1), ..limits };
+        while let Round::WaitUntil(until) = lane.check(Instant::now(), generous, |key| stuck.push(key)) {
+            lane.wait(until);
+        }
+        assert!(stuck.is_empty());
+    }
+
+    #[test]
+    fn rounds_after_a_hang_do_not_pile_up_threads() {
+        let lane = Lane::new("lane-pile");
+        let (release, until) = mpsc::channel();
+        let (release_more, until_more) = mpsc::channel();
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let hang = |key, until| {
+            let limits = Limits { job: Duration::from_millis(50), deadline };
+            lane.begin([(key, Step::Waits(until)), (9, Step::Quick)].into_iter());
+            let mut stuck = 0;
+            while let Round::WaitUntil(until) = lane.check(Instant::now(), limits, |_| stuck += 1) {
+                lane.wait(until);
+            }
+            stuck
+        };
+        assert_eq!(hang(0, until) + hang(1, until_more), 2);
+        for _ in 0..100 {
+            assert!(round(&lane, vec![(2, Step::Quick), (3, Step::Quick)]).0.is_empty());
+        }
+        let threads = || {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap().filter_map(Result::ok);
+            let named = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+            named.filter(|name| name.trim() == "lane-pile").count()
+        };
+        assert_eq!(threads(), 3, "one for each call that hangs, and one that works");
+        drop((release, release_more));
+        while threads() > 1 {
+            assert!(Instant::now() < deadline, "threads that hung end when their call returns");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

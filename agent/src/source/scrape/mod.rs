@@ -47,7 +47,6 @@ use settings::{Job, Settings};
 use status::TargetStatus;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 use target::{Target, TargetKey, resolve_group};
 use telemetry::ScrapeMetrics;
 use tokio::sync::watch;
@@ -55,10 +54,6 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use worker::{TargetSeries, Worker};
-
-/// A scrape that begins at most this late (and at most a hundredth of its interval) has the time at which it was
-/// due: equal distances between samples cost next to nothing on the wire, and timers wake a millisecond late.
-const STAMP_TOLERANCE: Duration = Duration::from_millis(10);
 
 /// What the tasks of a source share.
 struct Shared {

@@ -1,5 +1,6 @@
 //! The scrapes of one target: a task that nothing else waits for.
 
+use super::Shared;
 use super::assembly::{Assembled, Assembly, BodyError, Counts, Reading};
 use super::buffers::Buffers;
 use super::exposition::Format;
@@ -10,7 +11,6 @@ use super::settings::Job;
 use super::status::TargetStatus;
 use super::target::Target;
 use super::telemetry::ScrapeMetrics;
-use super::{STAMP_TOLERANCE, Shared};
 use crate::source::schedule::{self, Schedule};
 use pegel_proto::caps;
 use pegel_proto::metrics::Block;
@@ -190,9 +190,8 @@ impl Worker {
                 () = tokio::time::sleep_until(self.shared.origin + due) => {}
             }
             let late = self.shared.origin.elapsed().saturating_sub(due);
-            let tolerance = STAMP_TOLERANCE.min(target.interval / 100);
-            let aligned = if late <= tolerance { late } else { Duration::ZERO };
-            let at_ms = self.shared.context.clock.ms_before_now(aligned);
+            let early = schedule::stamp_lateness(late, target.interval);
+            let at_ms = self.shared.context.clock.ms_before_now(early);
             let stop = async {
                 tokio::select! {
                     () = shutdown.cancelled() => {}

@@ -98,14 +98,28 @@ async fn the_source_hands_scrapes_over_until_it_is_shut_down() {
         external_labels: Arc::default(),
         shutdown: shutdown.clone(),
     };
-    let settings = Settings { interval: Duration::from_millis(200), ..Settings::default() };
+    let settings = Settings {
+        interval: Duration::from_millis(200),
+        intervals: [(CollectorKind::Loadavg, Duration::from_millis(500))].into(),
+        ..Settings::default()
+    };
     let run = tokio::spawn(source(settings, KernelSystem::new()).run(context));
-    let mut last = 0;
-    for _ in 0..3 {
+    let (mut lead, mut own) = (Vec::new(), Vec::new());
+    while lead.len() < 6 || own.len() < 3 {
         let collected = collected.next().await.unwrap();
         let block = collected.blocks.last().unwrap();
-        assert!(block.at_ms / 200 > last, "{} is not a scrape of its own", block.at_ms);
-        last = block.at_ms / 200;
+        let has = |name| block.set.series().iter().any(|series| series.name() == name);
+        assert_ne!(has("node_load1"), has("up"), "a collector with an interval of its own is apart");
+        assert!(!block.values.iter().any(|value| is_stale_marker(*value)));
+        if has("up") { lead.push(block.at_ms) } else { own.push(block.at_ms) }
+    }
+    for (instants, interval) in [(lead, 200), (own, 500)] {
+        for pair in instants.windows(2) {
+            // A scrape that begins late has a later time; the next one is on time all the same.
+            assert!(pair[1] > pair[0], "{instants:?}: each scrape has a time of its own");
+        }
+        let (first, last) = (instants[0], instants[instants.len() - 1]);
+        assert!(last - first >= interval * (instants.len() as i64 - 2), "{instants:?}: never a burst");
     }
     shutdown.cancel();
     run.await.unwrap();
