@@ -24,7 +24,7 @@ use crate::source::probe::settings::{
 use crate::source::probe::state::Thresholds;
 use crate::source::probe::target::without_credentials;
 use crate::source::scrape::settings::TargetGroup;
-use pegel_runtime::config::form::{FilePath, Period};
+use pegel_runtime::config::form::{FilePath, Listen, Period};
 use pegel_runtime::config::section::check_labels;
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
@@ -51,6 +51,8 @@ pub struct RawProbes {
     /// How many checks may run at once. What is due beyond that waits.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_running: u32,
+    /// Name servers, addresses with a port, that are asked in place of those of /etc/resolv.conf.
+    pub name_servers: Vec<Listen>,
     /// How often the files of `file_sd` are looked at.
     pub file_sd_refresh: Period,
     /// Whether labels of containers (`pegel.probe.http=URL` and so on) make checks.
@@ -65,6 +67,7 @@ impl Default for RawProbes {
             checks: Vec::new(),
             maintenance: Vec::new(),
             max_running: DEFAULT_MAX_RUNNING as u32,
+            name_servers: Vec::new(),
             file_sd_refresh: Period(DEFAULT_FILE_SD_REFRESH),
             container_labels: true,
         }
@@ -243,6 +246,7 @@ impl RawProbes {
             max_running: self.max_running as usize,
             file_sd_refresh: self.file_sd_refresh.0,
             from_containers: self.container_labels,
+            name_servers: self.name_servers.iter().map(|server| server.0).collect(),
             labels: labels::resolve(self.preset, &self.labels, path, mistakes),
         }
     }

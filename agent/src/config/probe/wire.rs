@@ -18,7 +18,7 @@ use std::net::IpAddr;
 pub struct RawExpectLabel {
     /// Its name.
     pub name: String,
-    /// Its value; `${1}` is the first group of `expect`.
+    /// Its value; `$1` is the first group of `expect`, written `$${1}` where a letter or digit follows.
     pub value: String,
 }
 
@@ -32,7 +32,8 @@ pub struct RawStep {
     pub expect_bytes: Option<String>,
     /// Labels of `probe_expect_info`.
     pub labels: Vec<RawExpectLabel>,
-    /// What is sent, with a line feed after it; `${1}` is the first group of `expect`.
+    /// What is sent, with a line feed after it; `$1` is the first group of `expect`, written `$${1}` where a letter or
+    /// digit follows.
     pub send: Option<String>,
     /// Whether TLS begins after that.
     pub starttls: bool,

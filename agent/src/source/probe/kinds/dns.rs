@@ -9,6 +9,7 @@ use crate::source::probe::record::Gauge;
 use crate::source::probe::run::{Probe, Run, Running, Stopwatch};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::UdpSocket;
+use tokio::time::timeout_at;
 
 static DURATION: Gauge =
     Gauge::new("probe_dns_duration_seconds", "How long the phases of the query took.", &["phase"]);
@@ -147,21 +148,10 @@ impl DnsProbe {
         let ip = net::resolve(run, host, settings.families).await?;
         watch.lap(&mut run.record, "resolve");
         let server = SocketAddr::new(ip, port);
-        let message = match settings.transport {
-            Transport::Udp => self.over_udp(run, &mut watch, server, id, &query).await?,
-            Transport::Tcp => {
-                let mut stream = net::connect(run, server, settings.source_address).await?;
-                watch.lap(&mut run.record, "connect");
-                framed(run, &mut stream, &query).await?
-            }
-            Transport::Tls => {
-                let stream = net::connect(run, server, settings.source_address).await?;
-                let mut stream = self.tls.connect(run, stream, host).await?;
-                watch.lap(&mut run.record, "connect");
-                framed(run, &mut stream, &query).await?
-            }
-        };
+        // Within, so that the time that a silent server took is reported as well.
+        let asked = timeout_at(run.deadline, self.ask(run, &mut watch, server, host, &query)).await;
         watch.lap(&mut run.record, "request");
+        let message = asked.map_err(|_| Failure::timeout(run.phase(), run.target.check.timeout))??;
         if !message.answers_to(id, &settings.question) {
             return Err(Failure::new(
                 Phase::Processing,
@@ -173,12 +163,33 @@ impl DnsProbe {
         self.judge(run, &message)
     }
 
+    /// Sends the query and waits for its answer.
+    async fn ask(
+        &self,
+        run: &mut Run,
+        watch: &mut Stopwatch,
+        server: SocketAddr,
+        host: &str,
+        query: &[u8],
+    ) -> Result<Message, Failure> {
+        if self.settings.transport == Transport::Udp {
+            return self.over_udp(run, watch, server, query).await;
+        }
+        let mut stream = net::connect(run, server, self.settings.source_address).await?;
+        if self.settings.transport == Transport::Tcp {
+            watch.lap(&mut run.record, "connect");
+            return framed(run, &mut stream, query).await;
+        }
+        let mut stream = self.tls.connect(run, stream, host).await?;
+        watch.lap(&mut run.record, "connect");
+        framed(run, &mut stream, query).await
+    }
+
     async fn over_udp(
         &self,
         run: &mut Run,
         watch: &mut Stopwatch,
         server: SocketAddr,
-        id: u16,
         query: &[u8],
     ) -> Result<Message, Failure> {
         run.enter(Phase::Connect);
@@ -200,7 +211,7 @@ impl DnsProbe {
         loop {
             let length = socket.recv(&mut buffer).await.map_err(|e| run.io_failure("no answer", &e))?;
             // What does not have the query's number may come from anybody: it is passed over.
-            if length < 2 || buffer[..2] != id.to_be_bytes() {
+            if length < 2 || buffer[..2] != query[..2] {
                 continue;
             }
             buffer.truncate(length);

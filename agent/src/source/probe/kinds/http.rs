@@ -16,7 +16,7 @@ use crate::source::probe::run::{Probe, Run, Running, Stopwatch};
 use crate::source::scrape::fetch::{FetchError, authorization};
 use crate::source::scrape::settings::Auth;
 use crate::source::scrape::url::resolve_redirect;
-use body::Taken;
+use body::{Reading, Taken};
 use cookies::Jar;
 use exchange::{Answer, Connection};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -459,7 +459,13 @@ async fn judge(
     run.enter(Phase::Transfer);
     watch.skip();
     let keep = settings.looks_at_body();
-    let taken = Box::pin(body::take(answer, settings.compression, settings.body_size_limit, keep)).await;
+    let reading = Reading {
+        compression: settings.compression,
+        limit: settings.body_size_limit,
+        keep,
+        deadline: run.deadline,
+    };
+    let taken = Box::pin(body::take(answer, reading)).await;
     watch.lap(&mut run.record, "transfer");
     let Taken { length, kept, failure: broken } = taken;
     run.record.set(&BODY_LENGTH, length as f64);
