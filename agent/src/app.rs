@@ -9,6 +9,7 @@ use crate::positions::Positions;
 use crate::rejects::{self, Rejects, replay_blocks};
 use crate::source::SourceContext;
 use crate::source::clock::{SampleClock, system_wall_ms};
+use crate::source::container::runtime::Discovery;
 use crate::source::container::{Catalogue, ContainerSource};
 use crate::source::host::{HostSource, KernelSystem, Paths, System, machine_summary};
 use crate::source::probe::{ProbeSource, probe_once};
@@ -40,6 +41,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A file that holds milliseconds by which the wall clock seems shifted: for the end-to-end tests of clock steps.
 const CLOCK_SHIFT_VARIABLE: &str = "PEGEL_TEST_CLOCK_SHIFT_FILE";
+/// How long collecting once waits for the names of containers.
+const ONCE_DISCOVERY: Duration = Duration::from_secs(3);
 /// How long sources may take to end.
 const SOURCES_END: Duration = Duration::from_secs(2);
 
@@ -72,6 +75,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     let context = source_context(&settings, delivery.intake.clone(), &registry, sources_shutdown.clone());
     let clock = context.clock.clone();
     let catalogue = Arc::new(Catalogue::default());
+    let discovery = discovery(&settings, &catalogue, &registry, &sources_shutdown);
     let (containers, container_status) = match &settings.containers {
         Some(settings) => {
             let system: Arc<dyn System> = Arc::new(KernelSystem::new());
@@ -98,6 +102,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         host: host_status,
         scrape: scrape.clone(),
         containers: container_status,
+        runtimes: discovery.clone(),
         probes: probes.clone(),
         clock,
     };
@@ -153,6 +158,9 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         probes.stopped().await;
         for source in [host, containers].into_iter().flatten() {
             let _ = source.await;
+        }
+        if let Some(discovery) = discovery {
+            discovery.stopped().await;
         }
     };
     if tokio::time::timeout(SOURCES_END, sources_end).await.is_err() {
@@ -331,6 +339,17 @@ fn routes(status: StatusSource, rejects: Arc<Mutex<Rejects>>, intake: Intake) ->
     )
 }
 
+/// Begins to ask container runtimes for the names of containers, unless that is turned off.
+fn discovery(
+    settings: &Settings,
+    catalogue: &Arc<Catalogue>,
+    registry: &Registry,
+    shutdown: &CancellationToken,
+) -> Option<Arc<Discovery>> {
+    let runtimes = settings.containers.as_ref()?.runtimes.clone()?;
+    Some(Arc::new(Discovery::start(runtimes, catalogue.clone(), registry, shutdown)))
+}
+
 /// Collects once and gives the text format.
 pub fn once(settings: Settings) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -339,6 +358,8 @@ pub fn once(settings: Settings) -> anyhow::Result<String> {
         let (intake, _receiver) = intake(DEFAULT_INTAKE_BYTES, &registry);
         let context = source_context(&settings, intake, &registry, CancellationToken::new());
         let mut blocks = Vec::new();
+        let catalogue = Arc::new(Catalogue::default());
+        let discovery = discovery(&settings, &catalogue, &registry, &context.shutdown);
         if let Some(host) = settings.host {
             let system: Arc<dyn System> = Arc::new(KernelSystem::new());
             let at_ms = context.clock.now_ms();
@@ -346,7 +367,9 @@ pub fn once(settings: Settings) -> anyhow::Result<String> {
         }
         if let Some(containers) = settings.containers {
             let system: Arc<dyn System> = Arc::new(KernelSystem::new());
-            let catalogue = Arc::new(Catalogue::default());
+            if let Some(discovery) = discovery {
+                discovery.settled(ONCE_DISCOVERY).await;
+            }
             let mut source = ContainerSource::new(containers, &context.external_labels, &catalogue, &system);
             blocks.extend(source.once(context.clock.now_ms()).await);
         }

@@ -31,6 +31,8 @@ pub struct StatusSource {
     pub scrape: Arc<ScrapeSource>,
     /// Container accounting; none if it is turned off.
     pub containers: Option<container::Status>,
+    /// Container runtimes; none if they are not asked.
+    pub runtimes: Option<Arc<container::runtime::Discovery>>,
     /// The probe source.
     pub probes: Arc<ProbeSource>,
     /// Sample times.
@@ -73,6 +75,7 @@ impl StatusSource {
             "clock": { "offset_seconds": self.clock.offset_seconds(), "steps": self.clock.steps() },
             "collectors": self.host.as_ref().map(HostStatus::json),
             "containers": self.containers.as_ref().map(|status| json!(status.snapshot())),
+            "runtimes": self.runtimes.as_ref().map(|discovery| json!(discovery.status())),
             "targets": self.scrape.status().iter().map(|t| json!(**t)).collect::<Vec<_>>(),
             "checks": self.probes.status().iter().map(|c| json!(**c)).collect::<Vec<_>>(),
         })

@@ -43,9 +43,14 @@ impl Docker {
         let workload = backend("workload")?;
         let dir = dir.join("docker");
         fs::create_dir_all(dir.join("image")).expect("a directory");
+        // Without the right to lower scores of the OOM killer, which machines for tests rarely have, the CRI starts no
+        // sandbox otherwise.
+        let config = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nrestrict_oom_score_adj = true\n";
+        fs::write(dir.join("containerd.toml"), config).expect("a configuration");
         let mut containerd = Command::new("unshare");
         containerd
             .args(["--net", "--mount", "--propagation", "private", "containerd", "--log-level", "warn"])
+            .args(["--config".as_ref(), dir.join("containerd.toml").as_os_str()])
             .args(["--root".as_ref(), dir.join("containerd").as_os_str()])
             .args(["--state".as_ref(), dir.join("containerd-run").as_os_str()])
             .args(["--address".as_ref(), dir.join("containerd.sock").as_os_str()]);

@@ -2,6 +2,7 @@
 
 use super::host::check_interval;
 use super::labels::{self, RawContainerPreset};
+use super::runtimes::RawRuntimes;
 use crate::source::container::{AllowList, Group, Groups, Scheme, Settings, WhichCgroups};
 use pegel_runtime::config::form::{FilePath, Period};
 use pegel_runtime::config::{Mistakes, Path};
@@ -54,8 +55,10 @@ pub struct RawContainers {
     pub procfs: FilePath,
     /// Where sysfs is mounted. In a container that has the host's `/sys` elsewhere, that place.
     pub sysfs: FilePath,
-    /// Where the host's root filesystem is mounted.
+    /// Where the host's root filesystem is mounted. Sockets of container runtimes are looked for below it.
     pub rootfs: FilePath,
+    /// Who is asked for names, images, labels, pods and health of containers.
+    pub runtimes: RawRuntimes,
 }
 
 impl Default for RawContainers {
@@ -79,6 +82,7 @@ impl Default for RawContainers {
             procfs: FilePath(settings.procfs),
             sysfs: FilePath(settings.sysfs),
             rootfs: FilePath(settings.rootfs),
+            runtimes: RawRuntimes::default(),
         }
     }
 }
@@ -121,7 +125,10 @@ impl RawContainers {
             procfs: self.procfs.0.clone(),
             sysfs: self.sysfs.0.clone(),
             rootfs: self.rootfs.0.clone(),
+            runtimes: None,
         };
+        let runtimes = self.runtimes.resolve(&settings, &path.key("runtimes"), mistakes);
+        let settings = Settings { runtimes, ..settings };
         self.enabled.then_some(settings)
     }
 

@@ -8,6 +8,7 @@ mod container;
 mod host;
 mod labels;
 mod probe;
+mod runtimes;
 mod scrape;
 mod uplink;
 
@@ -16,6 +17,7 @@ pub use container::RawContainers;
 pub use host::{RawFilter, RawHost};
 pub use labels::{RawContainerPreset, RawHostPreset, RawProbePreset};
 pub use probe::{RawCheck, RawProbes};
+pub use runtimes::{RawRuntimeKind, RawRuntimes, RawSocket};
 pub use scrape::{RawFormat, RawJob, RawScheme, RawScrape, RawTargetGroup};
 pub use uplink::{RawUplink, UplinkSettings};
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::source::container::{RuntimeKind, runtime};
 use pegel_runtime::config::{Flag, golden};
 use std::path::Path as FsPath;
 
@@ -52,6 +53,14 @@ fn a_full_file_is_resolved() {
     let agent = format!("{}-agent", rustix::system::uname().nodename().to_string_lossy());
     let target: Vec<_> = target.iter().collect();
     assert_eq!(target, [("instance", "web-1"), ("job", "node-exporter"), ("pod", &agent)]);
+    let runtimes =
+        settings.containers.and_then(|containers| containers.runtimes).expect("runtimes are asked");
+    let crio = runtime::Socket { kind: RuntimeKind::CriO, path: "/run/crio/crio.sock".into() };
+    assert_eq!(runtimes.sockets, runtime::Sockets::These(vec![crio]));
+    assert_eq!(
+        (&*runtimes.env, runtimes.writable_size_interval.is_some()),
+        (&["APP_VERSION".into()][..], true)
+    );
     let job = &settings.scrape.jobs[0];
     assert_eq!((job.interval, job.timeout), (Duration::from_secs(5), Duration::from_secs(5)));
     assert_eq!(job.targets.len(), 2);

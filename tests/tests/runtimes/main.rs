@@ -1,3 +1,8 @@
 //! Discovery of containers against real engines.
 
+mod cri;
+mod docker;
 mod engine;
+mod kubelet;
+mod podman;
+mod watching;

@@ -12,7 +12,7 @@ use crate::source::host::{CollectorKind, Settings};
 use devices::{
     RawBcache, RawHwmon, RawInfiniband, RawNetclass, RawPowerSupplies, RawRapl, RawSlabinfo, RawTapes,
 };
-use kernel::{RawInterrupts, RawIpvs};
+use kernel::{RawInterrupts, RawIpvs, RawQdisc, RawSysctl};
 use pegel_runtime::config::form::Period;
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
@@ -82,6 +82,7 @@ options! {
     Netclass netclass RawNetclass;
     Netdev netdev RawNetdev;
     Netstat netstat RawNetstat;
+    NetworkRoute network_route RawNothing;
     Nfs nfs RawNothing;
     Nfsd nfsd RawNothing;
     Nvme nvme RawNothing;
@@ -90,6 +91,7 @@ options! {
     Powersupplyclass powersupplyclass RawPowerSupplies;
     Pressure pressure RawNothing;
     Processes processes RawNothing;
+    Qdisc qdisc RawQdisc;
     Rapl rapl RawRapl;
     Schedstat schedstat RawNothing;
     Selinux selinux RawNothing;
@@ -99,6 +101,7 @@ options! {
     Softnet softnet RawNothing;
     Stat stat RawStat;
     Swap swap RawNothing;
+    Sysctl sysctl RawSysctl;
     Systemd systemd RawSystemd;
     Tapestats tapestats RawTapes;
     Tcpstat tcpstat RawNothing;
@@ -204,17 +207,33 @@ impl Options for RawArp {
 pub struct RawCpu {
     /// Whether `node_cpu_guest_seconds_total` is collected.
     pub guest: bool,
+    /// Whether `node_cpu_info` is collected, and `node_cpu_frequency_hertz` if the collector `cpufreq` runs. On
+    /// large machines `/proc/cpuinfo` is dear to read.
+    pub info: bool,
+    /// The flags of processors that `node_cpu_flag_info` shows, as a regular expression; needs `info`.
+    pub flags: Option<String>,
+    /// The bugs of processors that `node_cpu_bug_info` shows, as a regular expression; needs `info`.
+    pub bugs: Option<String>,
 }
 
 impl Default for RawCpu {
     fn default() -> Self {
-        Self { guest: Settings::default().cpu_guest }
+        let Settings { cpu_guest, cpu_info, .. } = Settings::default();
+        Self { guest: cpu_guest, info: cpu_info, flags: None, bugs: None }
     }
 }
 
 impl Options for RawCpu {
-    fn resolve(&self, _: &Path, _: &mut Mistakes, settings: &mut Settings) {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
         settings.cpu_guest = self.guest;
+        settings.cpu_info = self.info;
+        settings.cpu_flags = pattern(self.flags.as_deref(), &path.key("flags"), mistakes);
+        settings.cpu_bugs = pattern(self.bugs.as_deref(), &path.key("bugs"), mistakes);
+        for (key, given) in [("flags", &self.flags), ("bugs", &self.bugs)] {
+            if given.is_some() && !self.info {
+                mistakes.at(&path.key(key), "is not used without `info`", "set info: true");
+            }
+        }
     }
 }
 
@@ -273,17 +292,33 @@ pub struct RawNetdev {
     pub netlink: bool,
     /// The interfaces.
     pub devices: RawFilter,
+    /// Whether `node_network_address_info` is collected.
+    pub addresses: bool,
+    /// Whether an interface's alias becomes the label `ifalias`.
+    pub ifalias: bool,
+    /// Whether the kernel's own counters are collected, under names that dashboards do not know.
+    pub detailed: bool,
 }
 
 impl Default for RawNetdev {
     fn default() -> Self {
-        Self { netlink: Settings::default().netdev_netlink, devices: RawFilter::default() }
+        let settings = Settings::default();
+        Self {
+            netlink: settings.netdev_netlink,
+            devices: RawFilter::default(),
+            addresses: settings.netdev_addresses,
+            ifalias: settings.netdev_ifalias,
+            detailed: settings.netdev_detailed,
+        }
     }
 }
 
 impl Options for RawNetdev {
     fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
         settings.netdev_netlink = self.netlink;
+        settings.netdev_addresses = self.addresses;
+        settings.netdev_ifalias = self.ifalias;
+        settings.netdev_detailed = self.detailed;
         self.devices.resolve(&mut settings.netdev_devices, &path.key("devices"), mistakes);
     }
 }

@@ -11,7 +11,7 @@ use super::{Catalogue, ContainerId};
 use crate::source::host::System;
 use crate::source::reading::emit::SeriesPool;
 use crate::source::reading::lane::Job;
-use pegel_proto::metrics::{Block, Labels};
+use pegel_proto::metrics::{Block, Labels, Series};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::collections::{HashMap, VecDeque};
@@ -40,6 +40,8 @@ pub(super) struct Accounting {
     pub(super) page_sizes: Vec<Box<str>>,
     pub(super) tracked: HashMap<Box<str>, Tracked>,
     pub(super) pool: SeriesPool,
+    /// The series of the cgroup that came last: the next will have much the same.
+    pub(super) template: Vec<Arc<Series>>,
     /// The series of all sets.
     pub(super) series: usize,
     /// Whether there ever was a container.
@@ -83,6 +85,7 @@ impl Accounting {
             page_sizes: if settings.groups.has(Group::Hugetlb) { page_sizes(sysfs) } else { Vec::new() },
             tracked: HashMap::new(),
             pool: SeriesPool::default(),
+            template: Vec::new(),
             series: 0,
             seen_container: !settings.only_with_containers,
             ended: VecDeque::new(),

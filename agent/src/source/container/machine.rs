@@ -118,7 +118,9 @@ impl Machine {
             text(rootfs.join("etc/machine-id")).or_else(|| text(rootfs.join("var/lib/dbus/machine-id")));
         let uuid = text(sysfs.join("class/dmi/id/product_uuid"))
             .or_else(|| text(procfs.join("device-tree/system-id")))
-            .or_else(|| text(procfs.join("device-tree/vm,uuid")));
+            .or_else(|| text(procfs.join("device-tree/vm,uuid")))
+            // As cAdvisor, whose last resort is what s390 has in its place.
+            .or_else(|| text(rootfs.join("etc/machine-id")));
         let ids =
             [text(procfs.join("sys/kernel/random/boot_id")), machine_id, uuid].map(Option::unwrap_or_default);
         let kernel = system.uname().release.into_boxed_str();

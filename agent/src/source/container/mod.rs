@@ -13,6 +13,7 @@ mod events;
 mod identity;
 mod machine;
 mod pass;
+pub mod runtime;
 mod samples;
 mod settings;
 mod source;
@@ -20,6 +21,9 @@ mod status;
 mod summary;
 mod target;
 mod tracked;
+
+#[cfg(test)]
+mod tests;
 
 pub use catalogue::{Catalogue, Change};
 pub use events::{Event, Events};

@@ -7,6 +7,7 @@ use super::settings::{Scheme, WhichCgroups};
 use super::target::{Known, PodName, target};
 use super::tracked::Tracked;
 use super::{ContainerId, RunState};
+use crate::source::reading::emit::Segment;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -128,8 +129,15 @@ impl Visitor for Pass<'_> {
         tracked.1.pass = self.accounting.pass;
         self.accounting.seen_container |= id.is_some();
         let before = tracked.1.series();
+        let is_new = tracked.1.target.is_none();
+        if is_new {
+            tracked.1.segment = Segment::like(self.accounting.template.clone());
+        }
         let stays = self.read(path, &mut tracked.1, dirs, is_root, is_leaf);
         self.accounting.series = self.accounting.series - before + tracked.1.series();
+        if is_new && tracked.1.series() > 0 {
+            self.accounting.template = tracked.1.segment.series().to_vec();
+        }
         if stays {
             self.accounting.tracked.insert(tracked.0, tracked.1);
         } else {

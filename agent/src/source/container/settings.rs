@@ -1,5 +1,6 @@
 //! What can be set about containers.
 
+use super::runtime;
 use crate::source::labels::{Preset, TargetLabels};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -200,6 +201,8 @@ pub struct Settings {
     pub sysfs: PathBuf,
     /// The root of the host's filesystem, by default `/`.
     pub rootfs: PathBuf,
+    /// Discovery of containers' names; none if runtimes are not asked.
+    pub runtimes: Option<runtime::Settings>,
 }
 
 impl Default for Settings {
@@ -220,6 +223,7 @@ impl Default for Settings {
             procfs: "/proc".into(),
             sysfs: "/sys".into(),
             rootfs: "/".into(),
+            runtimes: Some(runtime::Settings::default()),
         }
     }
 }

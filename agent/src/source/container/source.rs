@@ -14,7 +14,7 @@ use pegel_proto::metrics::{Block, Labels};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 /// How long changes are gathered before a pass that is for them: a storm of starts costs a few passes a second.
 const GATHERING: Duration = Duration::from_millis(200);
@@ -25,7 +25,8 @@ const WAITING: Duration = Duration::from_millis(1_050);
 /// See the module.
 pub struct ContainerSource {
     settings: Settings,
-    catalogue: Arc<Catalogue>,
+    /// From the source's making on: what is told before it runs is not lost.
+    changes: broadcast::Receiver<Change>,
     lane: Lane<Box<Accounting>>,
     /// Away while it hangs.
     accounting: Option<Box<Accounting>>,
@@ -89,7 +90,7 @@ impl ContainerSource {
             Accounting::new(settings.clone(), external.clone(), catalogue.clone(), system.clone());
         Self {
             settings,
-            catalogue: catalogue.clone(),
+            changes: catalogue.changes(),
             lane: Lane::new("pegel-cgroups"),
             accounting: Some(Box::new(accounting)),
             events: Events::default(),
@@ -106,7 +107,6 @@ impl ContainerSource {
     pub async fn run(mut self, context: SourceContext) {
         let telemetry = Telemetry::new(&context.registry);
         self.status.set_events(self.events.clone());
-        let mut changes = self.catalogue.changes();
         let mut urgent = Urgent::default();
         let mut due_ms = None;
         loop {
@@ -116,7 +116,7 @@ impl ContainerSource {
             let urgent_at = urgent.at;
             let order = tokio::select! {
                 () = context.shutdown.cancelled() => return,
-                change = changes.recv() => {
+                change = self.changes.recv() => {
                     match change {
                         Ok(change) => {
                             self.events.note_change(&change, now_ms, &context.registry);
@@ -124,7 +124,7 @@ impl ContainerSource {
                         }
                         // Whatever was missed, the next pass over all cgroups sees what is there.
                         Err(RecvError::Lagged(_)) => urgent.soon(GATHERING),
-                        Err(RecvError::Closed) => changes = Catalogue::default().changes(),
+                        Err(RecvError::Closed) => return,
                     }
                     continue;
                 }

@@ -1,6 +1,7 @@
 //! Processor time from `/proc/stat` (Documentation/filesystems/proc.rst), throttling, isolation and state from
 //! `/sys/devices/system/cpu`.
 
+use super::cpuinfo::CpuInfo;
 use super::emit::{Emitter, Metric};
 use super::file::{Content, SharedFile};
 use super::text::{fields, label, lines, uint};
@@ -29,6 +30,7 @@ struct Cpu {
     guest_seconds: Metric,
     processors: Vec<Processor>,
     topology: Option<Topology>,
+    info: Option<CpuInfo>,
 }
 
 struct Processor {
@@ -39,7 +41,15 @@ struct Processor {
 
 /// Makes the collector.
 pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
+    let settings = setup.settings;
+    let info = || {
+        // Frequencies belong to the collector that reads them elsewhere.
+        let frequency = settings.collectors.iter().any(|kind| kind.name() == "cpufreq");
+        let (flags, bugs) = (settings.cpu_flags.clone(), settings.cpu_bugs.clone());
+        CpuInfo::new(&setup.paths.procfs, frequency, flags, bugs)
+    };
     Box::new(Cpu {
+        info: settings.cpu_info.then(info),
         stat: setup.stat.clone(),
         sysfs_cpus: setup.paths.sysfs.join("devices/system/cpu"),
         guest: setup.settings.cpu_guest,
@@ -60,6 +70,9 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
 
 impl Collector for Cpu {
     fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
+        if let Some(info) = &mut self.info {
+            info.emit(out)?;
+        }
         let stat = self.stat.clone();
         let shared = stat.read(out.scrape())?;
         if self.read_stat(shared.content())? {

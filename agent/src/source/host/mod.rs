@@ -5,6 +5,7 @@
 //! are a `group`: they run one after another on one thread (a `Lane`); one that hangs is left behind with its thread,
 //! reported as failed, and resumes when its call returns.
 
+mod addresses;
 mod adjtimex;
 mod arp;
 mod bcache;
@@ -17,6 +18,7 @@ mod conntrack;
 mod cpu;
 mod cpu_vulnerabilities;
 mod cpufreq;
+mod cpuinfo;
 mod dbus;
 mod diskstats;
 mod dmi;
@@ -47,6 +49,7 @@ mod netclass;
 mod netdev;
 mod netlink;
 mod netstat;
+mod network_route;
 mod nfs;
 mod nfsd;
 mod nvme;
@@ -56,6 +59,7 @@ mod own_process;
 mod powersupplyclass;
 mod pressure;
 mod processes;
+mod qdisc;
 mod rapl;
 mod rpc;
 mod schedstat;
@@ -71,6 +75,7 @@ mod stat;
 mod status;
 mod summary;
 mod swap;
+mod sysctl;
 mod sysfs;
 mod system;
 mod systemd;
@@ -111,6 +116,7 @@ pub use scrape::HostSource;
 pub use settings::{Paths, Settings};
 pub use status::HostStatus;
 pub use summary::{MachineSummary, machine_summary};
+pub use sysctl::Sysctl;
 pub use system::{FsUsage, KernelSystem, System, UnameInfo, Zone};
 pub use systemd::SystemdSettings;
 
@@ -253,6 +259,8 @@ collectors! {
     Netdev netdev on;
     /// Protocol counters.
     Netstat netstat on;
+    /// Unicast routes.
+    NetworkRoute network_route off;
     /// The client of NFS.
     Nfs nfs on;
     /// The server of NFS.
@@ -269,6 +277,8 @@ collectors! {
     Pressure pressure on;
     /// Processes and threads, by their state.
     Processes processes off;
+    /// Root queueing disciplines.
+    Qdisc qdisc off;
     /// Energy that parts of the machine took.
     Rapl rapl on;
     /// How long processors ran tasks, and tasks waited for them.
@@ -287,6 +297,8 @@ collectors! {
     Stat stat on;
     /// Swap areas.
     Swap swap off;
+    /// Kernel parameters that the configuration names.
+    Sysctl sysctl off;
     /// Units of systemd.
     Systemd systemd off;
     /// Tape drives.

@@ -3,12 +3,14 @@
 //! Netlink's counters are put together into the columns of `/proc/net/dev` as the kernel does it
 //! (net/core/net-procfs.c), since those are the names that dashboards know.
 
+use super::addresses::Addresses;
 use super::emit::{Emitter, Metric};
 use super::file::PolledFile;
 use super::filter::Filter;
 use super::links::{COUNTERS, SharedLinks};
 use super::text::{fields, label, lines, uint};
 use super::{CollectError, Collector, Setup};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The columns of `/proc/net/dev` in its order, and netlink's one more.
@@ -32,9 +34,47 @@ const COLUMNS: [(&str, &str); 17] = [
     ("receive_nohandler", "Packets received that no protocol took"),
 ];
 
+/// What the columns are called where names in detail are wanted.
+const DETAILED_COLUMNS: [(&str, &str); 4] = [
+    ("receive_errs", "receive_errors"),
+    ("receive_drop", "receive_dropped"),
+    ("transmit_errs", "transmit_errors"),
+    ("transmit_drop", "transmit_dropped"),
+];
+
+/// Netlink's counters in its order, where names in detail are wanted.
+const DETAILED: [&str; COUNTERS] = [
+    "receive_packets",
+    "transmit_packets",
+    "receive_bytes",
+    "transmit_bytes",
+    "receive_errors",
+    "transmit_errors",
+    "receive_dropped",
+    "transmit_dropped",
+    "multicast",
+    "collisions",
+    "receive_length_errors",
+    "receive_over_errors",
+    "receive_crc_errors",
+    "receive_frame_errors",
+    "receive_fifo_errors",
+    "receive_missed_errors",
+    "transmit_aborted_errors",
+    "transmit_carrier_errors",
+    "transmit_fifo_errors",
+    "transmit_heartbeat_errors",
+    "transmit_window_errors",
+    "receive_compressed",
+    "transmit_compressed",
+    "receive_nohandler",
+];
+
 struct Netdev {
     links: Option<Arc<SharedLinks>>,
     file: PolledFile,
+    detailed: bool,
+    addresses: Option<Addresses>,
     devices: Devices,
 }
 
@@ -43,10 +83,14 @@ struct Device {
     name: Box<[u8]>,
     /// The name as a label; none for one that is filtered out.
     wanted: Option<Box<str>>,
+    /// The file with its alias, if that becomes a label.
+    alias: Option<PolledFile>,
 }
 
 /// The interfaces by their place.
 struct Devices {
+    /// Where the interfaces' aliases are, if they become a label.
+    aliases: Option<PathBuf>,
     metrics: Vec<Metric>,
     filter: Filter,
     known: Vec<Device>,
@@ -62,15 +106,31 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
             None
         }
     };
-    let metric = |(name, help): &(&str, &str)| {
-        Metric::counter(&format!("node_network_{name}_total"), &format!("{help}, by interface."), &["device"])
+    let settings = setup.settings;
+    let links = if settings.netdev_netlink { open() } else { None };
+    let labels: &[&str] = if settings.netdev_ifalias { &["device", "ifalias"] } else { &["device"] };
+    let metric = |name: &str, help: &str| {
+        Metric::counter(&format!("node_network_{name}_total"), &format!("{help}, by interface."), labels)
+    };
+    let renamed = |name| DETAILED_COLUMNS.iter().find(|(column, _)| *column == name).map(|(_, name)| *name);
+    let metrics = if !settings.netdev_detailed {
+        COLUMNS.iter().map(|(name, help)| metric(name, help)).collect()
+    } else if links.is_some() {
+        DETAILED.iter().map(|name| metric(name, &format!("`{name}` of the kernel's counters"))).collect()
+    } else {
+        COLUMNS.iter().map(|(name, help)| metric(renamed(*name).unwrap_or(name), help)).collect()
     };
     Box::new(Netdev {
-        links: if setup.settings.netdev_netlink { open() } else { None },
+        links,
         file: PolledFile::new(setup.paths.procfs.join("net/dev")),
+        detailed: settings.netdev_detailed,
+        addresses: settings
+            .netdev_addresses
+            .then(|| Addresses::new(setup.system.clone(), setup.links.clone())),
         devices: Devices {
-            metrics: COLUMNS.iter().map(metric).collect(),
-            filter: setup.settings.netdev_devices.clone(),
+            aliases: settings.netdev_ifalias.then(|| setup.paths.sysfs.join("class/net")),
+            metrics,
+            filter: settings.netdev_devices.clone(),
             known: Vec::new(),
         },
     })
@@ -78,14 +138,27 @@ pub(super) fn new(setup: &Setup<'_>) -> Box<dyn Collector> {
 
 impl Collector for Netdev {
     fn collect(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
+        self.counters(out)?;
+        match &mut self.addresses {
+            Some(addresses) => addresses.emit(&self.devices.filter, out),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Netdev {
+    fn counters(&mut self, out: &mut Emitter<'_>) -> Result<(), CollectError> {
         let devices = &mut self.devices;
         let mut place = 0;
         if let Some(links) = &self.links {
             for link in links.read(out.scrape())?.iter() {
-                if let Some(counters) = &link.counters {
+                let Some(counters) = &link.counters else { continue };
+                if self.detailed {
+                    devices.emit(place, &link.name, counters, out);
+                } else {
                     devices.emit(place, &link.name, &columns(counters), out);
-                    place += 1;
                 }
+                place += 1;
             }
             return Ok(());
         }
@@ -111,12 +184,20 @@ impl Devices {
         if self.known.get(place).is_none_or(|known| *known.name != *name) {
             let text = label(name);
             let wanted = self.filter.passes(&text).then_some(text);
+            let alias = self.aliases.as_ref().map(|dir| dir.join(&*label(name)).join("ifalias"));
+            let alias = alias.filter(|_| wanted.is_some()).map(PolledFile::new);
             self.known.truncate(place);
-            self.known.push(Device { name: name.into(), wanted });
+            self.known.push(Device { name: name.into(), wanted, alias });
         }
-        if let Some(Device { wanted: Some(device), .. }) = self.known.get(place) {
-            for (metric, value) in self.metrics.iter().zip(values) {
-                out.emit(metric, &[device], *value as f64);
+        let Some(Device { wanted: Some(device), alias, .. }) = self.known.get_mut(place) else { return };
+        // An empty alias is no label, as one that cannot be read.
+        let alias = alias
+            .as_mut()
+            .map(|file| file.read().map_or(Box::default(), |text| label(text.bytes.trim_ascii())));
+        for (metric, value) in self.metrics.iter().zip(values) {
+            match &alias {
+                Some(alias) => out.emit(metric, &[device, alias], *value as f64),
+                None => out.emit(metric, &[device], *value as f64),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::filter::{Filter, Pattern};
 use super::systemd::SystemdSettings;
-use super::{BackendLabel, CollectorKind};
+use super::{BackendLabel, CollectorKind, Sysctl};
 use crate::source::labels::{Preset, TargetLabels};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -70,6 +70,23 @@ pub struct Settings {
     pub labels: TargetLabels,
     /// `node_cpu_guest_seconds_total`.
     pub cpu_guest: bool,
+    /// `node_cpu_info` (`collector.cpu.info`).
+    pub cpu_info: bool,
+    /// Flags of the processors that `node_cpu_flag_info` shows (`collector.cpu.info.flags-include`).
+    pub cpu_flags: Option<Pattern>,
+    /// Bugs of the processors that `node_cpu_bug_info` shows (`collector.cpu.info.bugs-include`).
+    pub cpu_bugs: Option<Pattern>,
+    /// `node_network_address_info` (`collector.netdev.address-info`).
+    pub netdev_addresses: bool,
+    /// The interface's alias as a label (`collector.netdev.label-ifalias`).
+    pub netdev_ifalias: bool,
+    /// The kernel's own counters in place of the columns of `/proc/net/dev`
+    /// (`collector.netdev.enable-detailed-metrics`).
+    pub netdev_detailed: bool,
+    /// Interfaces whose queueing disciplines are told (`collector.qdisc.device-include`, `-exclude`).
+    pub qdisc_devices: Filter,
+    /// Kernel parameters (`collector.sysctl.include`, `-info`).
+    pub sysctls: Vec<Sysctl>,
     /// `node_softirqs_total` (`collector.stat.softirq`).
     pub stat_softirq: bool,
     /// Network counters by netlink, which knows `receive_nohandler`, rather than from `/proc/net/dev`.
@@ -133,6 +150,14 @@ impl Default for Settings {
             mount_timeout: DEFAULT_MOUNT_TIMEOUT,
             labels: TargetLabels::new(Preset::NODE_MIXIN, BTreeMap::new()),
             cpu_guest: true,
+            cpu_info: false,
+            cpu_flags: None,
+            cpu_bugs: None,
+            netdev_addresses: false,
+            netdev_ifalias: false,
+            netdev_detailed: false,
+            qdisc_devices: Filter::default(),
+            sysctls: Vec::new(),
             stat_softirq: false,
             netdev_netlink: true,
             ipvs_backend_labels: BackendLabel::ALL.to_vec(),

@@ -98,6 +98,11 @@ impl Segment {
         self.values.clear();
     }
 
+    /// A segment that begins with the series of another, which its first scrape takes where it emits equal ones.
+    pub(in crate::source) fn like(series: Vec<Arc<Series>>) -> Self {
+        Self { series, values: Vec::new() }
+    }
+
     /// Has series that are equal to ones of other segments be those: a thousand containers have the same series, each
     /// under its own target.
     pub(in crate::source) fn share(&mut self, pool: &mut SeriesPool) {

@@ -33,6 +33,8 @@ pub(in super::super) fn emit(subject: &mut Subject<'_>, sizes: &[Box<str>], out:
         for kind in [".rsvd", ""] {
             let mut number = |name: &str| {
                 let dir = subject.dirs.of(subject.layout, Controller::Hugetlb)?;
+                // Reservations that fail are counted with the others.
+                let kind = if name == "events" { "" } else { kind };
                 let text = subject.reader.read(dir, format!("hugetlb.{size}{kind}.{name}").as_str()).ok()?;
                 match name {
                     "events" => {

@@ -1,7 +1,7 @@
 //! Reads and writes by device (Documentation/admin-guide/cgroup-v1/blkio-controller.rst, block/bfq-iosched.rst,
 //! cgroup-v2.rst).
 
-use super::{NANOS, Subject};
+use super::{MICROS, NANOS, Subject};
 use crate::source::container::cgroup::{Controller, File, Version};
 use crate::source::reading::emit::{Emitter, Metric};
 use crate::source::reading::text::{fields, lines, uint};
@@ -90,7 +90,6 @@ fn emit_v1(subject: &mut Subject<'_>, devices: &mut Devices, out: &mut Emitter<'
 
 fn only_cfq(subject: &mut Subject<'_>, devices: &mut Devices, out: &mut Emitter<'_>) {
     let metrics = subject.metrics;
-    let second = 1.0 / NANOS;
     for (file, table) in [
         (
             File::CfqMerged,
@@ -99,9 +98,9 @@ fn only_cfq(subject: &mut Subject<'_>, devices: &mut Devices, out: &mut Emitter<
         (
             File::CfqServiceTime,
             &[
-                ("Read", &metrics.read_seconds, second),
-                ("Write", &metrics.write_seconds, second),
-                ("Total", &metrics.io_seconds, second),
+                ("Read", &metrics.read_seconds, NANOS),
+                ("Write", &metrics.write_seconds, NANOS),
+                ("Total", &metrics.io_seconds, NANOS),
             ],
         ),
         (File::CfqQueued, &[("Total", &metrics.io_current, 1.0)]),
@@ -153,7 +152,7 @@ fn blkio(
     out.emit(&metrics.blkio, &[name, major, minor, operation], bytes as f64);
 }
 
-/// Emits the operations of a file that are wanted, each with its metric and its unit.
+/// Emits the operations of a file that are wanted, each with its metric and how many of its units are one of the metric's.
 fn table_v1(
     subject: &mut Subject<'_>,
     file: File,
@@ -164,7 +163,7 @@ fn table_v1(
     for (number, _, operation, value) in subject.file(file).into_iter().flat_map(lines).filter_map(entry_v1) {
         let found = wanted.iter().find(|(name, ..)| name.as_bytes() == operation);
         if let Some((_, metric, unit)) = found {
-            out.emit(metric, &[devices.name(number)], value as f64 * unit);
+            out.emit(metric, &[devices.name(number)], value as f64 / unit);
         }
     }
 }
@@ -185,7 +184,7 @@ fn emit_v2(subject: &mut Subject<'_>, devices: &mut Devices, out: &mut Emitter<'
                 continue;
             };
             let (key, Some(value)) = (&field[..at], uint(&field[at + 1..])) else { continue };
-            let seconds = || value as f64 * 1_000.0 / NANOS;
+            let seconds = || value as f64 / MICROS;
             match key {
                 _ if device.is_empty() => {}
                 b"rbytes" => {

@@ -33,6 +33,9 @@ pub(super) use {
     spec::emit as emit_spec,
 };
 
+/// Microseconds a second.
+const MICROS: f64 = 1e6;
+
 /// Nanoseconds a second.
 const NANOS: f64 = 1e9;
 

@@ -1,6 +1,6 @@
 //! Pressure stall information of version 2 (Documentation/accounting/psi.rst).
 
-use super::{NANOS, Subject};
+use super::{MICROS, Subject};
 use crate::source::container::cgroup::File;
 use crate::source::reading::emit::Emitter;
 use crate::source::reading::text::{fields, lines, uint};
@@ -22,7 +22,7 @@ pub(in super::super) fn emit(subject: &mut Subject<'_>, out: &mut Emitter<'_>) {
             };
             let total = parts.find_map(|part| uint(part.strip_prefix(b"total=")?));
             if let Some(micros) = total {
-                out.emit(metric, &[], micros as f64 * 1_000.0 / NANOS);
+                out.emit(metric, &[], micros as f64 / MICROS);
             }
         }
     }

@@ -49,7 +49,12 @@ impl Spec {
             }
             Some(Version::V2) => {
                 let shares = subject.number(File::CpuWeight).map_or(0, shares_of_weight);
-                let mut max = subject.file(File::CpuMax).map(fields).into_iter().flatten().map(uint);
+                let mut max = subject
+                    .file(File::CpuMax)
+                    .map(|max| fields(max.trim_ascii()))
+                    .into_iter()
+                    .flatten()
+                    .map(uint);
                 spec.cpu_quota = max.next().flatten().filter(|quota| *quota > 0);
                 spec.cpu = Some(Cpu { period: max.next().flatten().unwrap_or(0), shares });
             }

@@ -154,3 +154,22 @@ fn interrupts_are_filtered_by_name_information_and_devices() {
         ]
     );
 }
+
+#[test]
+fn a_kernel_parameter_that_is_not_as_configured_is_named() {
+    let tree = Tree::recorded("router");
+    let of = |name: &str, fields: &[&str]| {
+        let sysctl = Sysctl {
+            name: name.into(),
+            fields: fields.iter().map(ToString::to_string).collect(),
+            info: false,
+        };
+        let mut settings = Settings { sysctls: vec![sysctl], ..tree.settings() };
+        settings.collectors = vec![CollectorKind::Sysctl];
+        success(&samples(&source(settings, FixedSystem::new()).collect_blocking(0)[0]), "sysctl")
+    };
+    assert_eq!(of("net.ipv4.tcp_rmem", &["min", "default", "max"]), 1.0);
+    assert_eq!(of("net.ipv4.tcp_rmem", &["min", "max"]), 0.0);
+    assert_eq!(of("kernel.seccomp.actions_avail", &[]), 0.0, "it is text");
+    assert_eq!(of("vm.there_is_none", &[]), 0.0);
+}

@@ -49,8 +49,9 @@ fn parsed(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
         {
             let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
             let labels = labels.trim_end_matches('}');
-            let mut labels: Vec<&str> =
-                labels.split_inclusive("\",").map(|l| l.trim_end_matches(',')).collect();
+            let labels = labels.split_inclusive("\",").map(|l| l.trim_end_matches(','));
+            // An empty label is none.
+            let mut labels: Vec<&str> = labels.filter(|label| !label.ends_with("=\"\"")).collect();
             labels.sort_unstable();
             samples.insert(format!("{name}{{{}}}", labels.join(",")), value.parse().unwrap());
         }
@@ -101,10 +102,17 @@ fn started(collectors: &[CollectorKind], arguments: &[String]) -> Option<(Runnin
 
 /// Both read the same recorded tree: every value is the same to the last bit.
 fn agrees_on(name: &str) {
+    agrees_with(name, &[], |_| {});
+}
+
+/// As [`agrees_on`], with options of node_exporter and ours.
+fn agrees_with(name: &str, more: &[&str], change: impl FnOnce(&mut Settings)) {
     // The rest is asked of the running kernel.
     let asked = [
         CollectorKind::Filesystem,
         CollectorKind::Logind,
+        CollectorKind::NetworkRoute,
+        CollectorKind::Qdisc,
         CollectorKind::Selinux,
         CollectorKind::Systemd,
         CollectorKind::Tcpstat,
@@ -119,10 +127,12 @@ fn agrees_on(name: &str) {
     let mut arguments =
         vec![at("procfs", "proc"), at("sysfs", "sys"), at("rootfs", "root"), at("udev.data", "udev")];
     arguments.extend(["netdev", "arp"].map(|collector| format!("--no-collector.{collector}.netlink")));
+    arguments.extend(more.iter().map(ToString::to_string));
     std::fs::create_dir_all(tree.dir.path().join("sys")).unwrap();
     let Some((_running, port)) = started(&collectors, &arguments) else { return };
     let (theirs, their_types) = parsed(&scrape(port).unwrap());
-    let settings = Settings { collectors, ..tree.settings() };
+    let mut settings = Settings { collectors, ..tree.settings() };
+    change(&mut settings);
     let (found, types) = parsed(&source(settings, FixedSystem::new()).once());
     let compared = |all: BTreeMap<String, f64>| -> BTreeMap<String, f64> {
         all.into_iter()
@@ -148,6 +158,54 @@ fn on_recorded_trees_every_value_is_node_exporters() {
     }
 }
 
+fn parameter(name: &str, fields: &[&str], info: bool) -> Sysctl {
+    Sysctl { name: name.into(), fields: fields.iter().map(ToString::to_string).collect(), info }
+}
+
+#[test]
+fn with_options_every_value_is_node_exporters() {
+    let pattern = |text| Some(Pattern::parse(text).unwrap());
+    let arguments = [
+        "--collector.cpu.info",
+        "--collector.cpu.info.flags-include=^(aes|avx.?|constant_tsc)$",
+        "--collector.cpu.info.bugs-include=^(cpu_meltdown|spectre_.*|mds)$",
+        "--collector.netdev.label-ifalias",
+        "--collector.netdev.enable-detailed-metrics",
+        "--collector.netdev.device-include=^veth01$",
+        "--collector.arp.device-include=^veth0[0-2]$",
+        "--collector.ipvs.backend-labels=local_address,proto",
+        "--collector.interrupts.name-exclude=^LOC",
+        "--no-collector.interrupts.include-zeros",
+        "--collector.sysctl.include=vm.swappiness",
+        "--collector.sysctl.include=net.ipv4.tcp_rmem:min,default,max",
+        "--collector.sysctl.include=net.ipv4.ip_local_port_range",
+        "--collector.sysctl.include=kernel.sched_rt_runtime_us",
+        "--collector.sysctl.include-info=kernel.seccomp.actions_avail",
+        "--collector.stat.softirq",
+    ];
+    agrees_with("router", &arguments, |settings| {
+        settings.cpu_info = true;
+        settings.cpu_flags = pattern("^(aes|avx.?|constant_tsc)$");
+        settings.cpu_bugs = pattern("^(cpu_meltdown|spectre_.*|mds)$");
+        settings.netdev_ifalias = true;
+        settings.netdev_detailed = true;
+        // With a label that only some interfaces have, node_exporter panics.
+        settings.netdev_devices = Filter { include: pattern("^veth01$"), exclude: None };
+        settings.arp_devices = Filter { include: pattern("^veth0[0-2]$"), exclude: None };
+        settings.ipvs_backend_labels = vec![BackendLabel::LocalAddress, BackendLabel::Proto];
+        settings.interrupts = Filter { include: None, exclude: pattern("^LOC") };
+        settings.interrupts_zeros = false;
+        settings.sysctls = vec![
+            parameter("vm.swappiness", &[], false),
+            parameter("net.ipv4.tcp_rmem", &["min", "default", "max"], false),
+            parameter("net.ipv4.ip_local_port_range", &[], false),
+            parameter("kernel.sched_rt_runtime_us", &[], false),
+            parameter("kernel.seccomp.actions_avail", &[], true),
+        ];
+        settings.stat_softirq = true;
+    });
+}
+
 /// What is not compared: the exporter's own version and process, what the scraper adds, and where ksmd of the version after
 /// 1.12.1 differs: it knows one file more, and does not fail where one is missing.
 fn ignored(name: &str) -> bool {
@@ -170,8 +228,36 @@ fn on_this_machine_names_labels_types_and_values_are_node_exporters() {
         [CollectorKind::Logind, CollectorKind::Processes, CollectorKind::Systemd, CollectorKind::Tcpstat];
     let collectors: Vec<_> =
         CollectorKind::ALL.iter().copied().filter(|kind| !elsewhere.contains(kind)).collect();
-    let Some((_running, port)) = started(&collectors, &[]) else { return };
-    let mut ours = source(Settings { collectors, ..Settings::default() }, KernelSystem::new());
+    agrees_live(&[], Settings { collectors, ..Settings::default() });
+}
+
+#[test]
+fn on_this_machine_options_change_what_node_exporters_do() {
+    let collectors = vec![CollectorKind::Cpu, CollectorKind::Netdev, CollectorKind::Sysctl];
+    let arguments = [
+        "--collector.cpu.info",
+        "--collector.cpu.info.flags-include=.",
+        "--collector.netdev.address-info",
+        "--collector.netdev.enable-detailed-metrics",
+        "--collector.sysctl.include=net.ipv4.tcp_mem",
+    ];
+    let settings = Settings {
+        cpu_info: true,
+        cpu_flags: Some(Pattern::parse(".").unwrap()),
+        netdev_addresses: true,
+        netdev_detailed: true,
+        sysctls: vec![parameter("net.ipv4.tcp_mem", &[], false)],
+        collectors,
+        ..Settings::default()
+    };
+    agrees_live(&arguments, settings);
+}
+
+/// Both read the running kernel.
+fn agrees_live(arguments: &[&str], settings: Settings) {
+    let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+    let Some((_running, port)) = started(&settings.collectors, &arguments) else { return };
+    let mut ours = source(settings, KernelSystem::new());
     let before = parsed(&scrape(port).unwrap()).0;
     let (found, types) = parsed(&ours.once());
     let (theirs, their_types) = parsed(&scrape(port).unwrap());
