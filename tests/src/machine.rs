@@ -92,6 +92,7 @@ pub struct Machine {
     lifeline: Option<ChildStdin>,
     /// Its PID 1, as the host numbers it.
     leader: u32,
+    name: String,
     dir: TempDir,
 }
 
@@ -105,11 +106,18 @@ impl Machine {
         let tree = backend("machine")?;
         let dir = TempDir::new().expect("a directory");
         std::fs::create_dir(dir.path().join("shared")).expect("a directory");
-        let mut boot = command(&tree, &setup, dir.path()).spawn().expect("tests/backends/boot starts");
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("pegel-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut boot = command(&tree, &name, &setup, dir.path()).spawn().expect("tests/backends/boot starts");
         let lifeline = boot.stdin.take();
-        let mut machine = Self { boot, lifeline, leader: 0, dir };
+        let mut machine = Self { boot, lifeline, leader: 0, name, dir };
         machine.up().await;
         Some(machine)
+    }
+
+    /// Its name, which its control groups on the host have, too.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// A directory of the host that the machine has at [`SHARED`]; sockets in it work from both sides.
@@ -134,10 +142,12 @@ impl Machine {
     }
 
     /// Runs a shell script inside, as root, in a unit of its own, and gives its output and status, whatever that is.
+    /// What the script starts in the background stays.
     pub async fn attempt(&self, script: &str) -> Output {
         let mut command = self.enter("systemd-run");
         command.args(["--pipe", "--wait", "--collect", "--quiet", "--setenv=LC_ALL=C.UTF-8"]);
         command.arg(format!("--property=RuntimeMaxSec={}", COMMAND_WITHIN.as_secs()));
+        command.arg("--property=KillMode=process");
         command.args(["--", "/bin/bash", "-c", script]);
         let run = tokio::task::spawn_blocking(move || command.output());
         run.await.expect("the command runs").expect("nsenter starts")
@@ -225,9 +235,7 @@ impl Drop for Machine {
     }
 }
 
-fn command(tree: &Path, setup: &MachineSetup, dir: &Path) -> Command {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("pegel-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+fn command(tree: &Path, name: &str, setup: &MachineSetup, dir: &Path) -> Command {
     let console = File::create(dir.join("console.log")).expect("a log file");
     let mut command = Command::new(workspace().join("tests/backends/boot"));
     command.arg(tree).arg(name).arg(match setup.cgroups {

@@ -3,3 +3,6 @@
 //! `tests/backends/backend machine` makes the machine; without it the suite says `SKIPPED`.
 
 mod boot;
+mod exposition;
+mod host;
+mod unit;

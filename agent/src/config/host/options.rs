@@ -13,7 +13,7 @@ use devices::{
     RawBcache, RawHwmon, RawInfiniband, RawNetclass, RawPowerSupplies, RawRapl, RawSlabinfo, RawTapes,
 };
 use kernel::{RawInterrupts, RawIpvs, RawQdisc, RawSysctl};
-use pegel_runtime::config::form::Period;
+use pegel_runtime::config::form::{FilePath, Period};
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,7 @@ options! {
     Systemd systemd RawSystemd;
     Tapestats tapestats RawTapes;
     Tcpstat tcpstat RawNothing;
+    Textfile textfile RawTextfile;
     ThermalZone thermal_zone RawNothing;
     Time time RawNothing;
     Timex timex RawNothing;
@@ -397,6 +398,30 @@ impl Options for RawSystemd {
         systemd.restarts = self.restarts;
         systemd.start_times = self.start_times;
         systemd.private = self.private_socket;
+    }
+}
+
+/// What other programs write into files.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("x-renamed" = {"directory": "directories"}))]
+pub struct RawTextfile {
+    /// Directories whose files `*.prom` are read; any part of a path may hold `*`, `?` and `[a-z]`. Their metrics are
+    /// in Prometheus' text format, without timestamps.
+    pub directories: Vec<FilePath>,
+}
+
+impl Options for RawTextfile {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes, settings: &mut Settings) {
+        let mut resolved = Vec::new();
+        for (i, directory) in self.directories.iter().enumerate() {
+            let path = path.key("directories").index(i);
+            match mistakes.path_of(&path, directory).into_os_string().into_string() {
+                Ok(directory) => resolved.push(directory),
+                Err(_) => mistakes.at(&path, "is not UTF-8", "rename the directory"),
+            }
+        }
+        settings.textfile_directories = resolved;
     }
 }
 

@@ -82,6 +82,7 @@ mod systemd;
 mod tapestats;
 mod task;
 mod tcpstat;
+mod textfile;
 mod thermal_zone;
 mod time;
 mod timex;
@@ -305,6 +306,8 @@ collectors! {
     Tapestats tapestats on;
     /// TCP connections by their state.
     Tcpstat tcpstat off;
+    /// What other programs write into files.
+    Textfile textfile on;
     /// Thermal zones and what cools them.
     ThermalZone thermal_zone on;
     /// The clock, its zone and sources.

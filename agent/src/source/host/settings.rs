@@ -64,6 +64,8 @@ pub struct Settings {
     pub intervals: BTreeMap<CollectorKind, Duration>,
     /// Collectors with a time limit of their own, in place of `collector_timeout`.
     pub timeouts: BTreeMap<CollectorKind, Duration>,
+    /// Directories of the textfile collector, with patterns (`collector.textfile.directory`).
+    pub textfile_directories: Vec<String>,
     /// The longest that one mount holds up the filesystem collector; at most half the collector's time is used.
     pub mount_timeout: Duration,
     /// The target's labels; `instance` is the host's name unless they say otherwise.
@@ -147,6 +149,7 @@ impl Default for Settings {
             collector_timeout: DEFAULT_COLLECTOR_TIMEOUT,
             intervals: BTreeMap::new(),
             timeouts: BTreeMap::new(),
+            textfile_directories: Vec::new(),
             mount_timeout: DEFAULT_MOUNT_TIMEOUT,
             labels: TargetLabels::new(Preset::NODE_MIXIN, BTreeMap::new()),
             cpu_guest: true,

@@ -299,7 +299,8 @@ async fn a_container_that_is_gone_before_it_is_asked_about_is_nobodys_trouble() 
 async fn a_container_that_cannot_be_understood_has_what_the_list_says() {
     let engine = Engine::start(but("aa11/json", || ok(r#"{"Id":"aa11","State":{"Status":"molten"}}"#)));
     let bench = Bench::start(engine.settings());
-    bench.is_watching().await;
+    let status = bench.is_watching().await;
+    assert!(status.last_error.is_some_and(|words| words.contains("container aa11: ")));
     let container = bench.catalogue.container("aa11").expect("it is known");
     assert_eq!((&*container.name, &*container.image, container.pid), ("web", "shop:1", None));
 }

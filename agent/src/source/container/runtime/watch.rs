@@ -30,6 +30,8 @@ struct Standing {
     state: RuntimeState,
     since_ms: i64,
     last_error: Option<String>,
+    /// What this session goes on without.
+    left_out: Option<String>,
     version: Option<String>,
     /// The trouble that was told last, until the runtime answers again.
     told: Option<Trouble>,
@@ -63,6 +65,7 @@ impl Watch {
             state: RuntimeState::Connecting,
             since_ms: wall_ms(),
             last_error: None,
+            left_out: None,
             version: None,
             told: None,
             told_full: false,
@@ -156,14 +159,14 @@ impl Watch {
             standing.told_full = true;
             let words = format!("more than {MAX_CONTAINERS} containers: the others have ids for names");
             tracing::warn!(socket = self.socket_label, "{words}");
-            standing.last_error = Some(words);
+            standing.left_out = Some(words);
         }
     }
 
     /// Says once that a container can't be understood, and goes on without what it would have said.
     pub(super) fn not_understood(&self, id: &ContainerId, trouble: &Trouble) {
         let mut standing = self.board.lock();
-        standing.last_error = Some(format!("container {id}: {trouble}"));
+        standing.left_out = Some(format!("container {id}: {trouble}"));
         if !standing.told_container {
             standing.told_container = true;
             tracing::warn!(
@@ -176,17 +179,20 @@ impl Watch {
 
     /// For the status.
     pub(super) fn status(&self) -> RuntimeStatus {
-        let containers = self.roster().count(self.owner);
-        let standing = self.board.lock();
-        RuntimeStatus {
-            kind: standing.kind.name(),
-            socket: self.socket.path.clone(),
-            state: standing.state,
-            since_ms: standing.since_ms,
-            last_error: standing.last_error.clone(),
-            version: standing.version.clone(),
-            containers,
-        }
+        let status = {
+            let standing = self.board.lock();
+            RuntimeStatus {
+                kind: standing.kind.name(),
+                socket: self.socket.path.clone(),
+                state: standing.state,
+                since_ms: standing.since_ms,
+                last_error: standing.left_out.clone().or_else(|| standing.last_error.clone()),
+                version: standing.version.clone(),
+                containers: 0,
+            }
+        };
+        // Counted after the state was read: who is watched has its containers.
+        RuntimeStatus { containers: self.roster().count(self.owner), ..status }
     }
 
     /// Sessions, until the socket is gone and none of its containers is left.
@@ -228,6 +234,7 @@ impl Watch {
             standing.since_ms = wall_ms();
         }
         standing.last_error = Some(trouble.to_string());
+        standing.left_out = None;
         if !standing.told.as_ref().is_some_and(|told| told.same_as(trouble)) {
             let runtime = standing.kind.name();
             if trouble.is_expected() {

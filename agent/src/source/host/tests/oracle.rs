@@ -291,3 +291,68 @@ fn agrees_live(arguments: &[&str], settings: Settings) {
     assert!(wrong.is_empty(), "{wrong:#?}");
     println!("{} series of this machine agree with node_exporter", names(&found).len());
 }
+
+/// Textfiles, sound and not, as both see them: which are taken, and what of those that disagree.
+#[test]
+fn textfiles_are_taken_as_node_exporter_takes_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        (
+            "1.prom",
+            "# HELP a_seconds A.\n# TYPE a_seconds gauge\na_seconds{x=\"1\"} 1.5\na_seconds{y=\"2\"} NaN\n",
+        ),
+        ("2.prom", "no_help_or_type 7\nb_total{q=\"a\\\"b\\\\c\\n\"} 1e3\n"),
+        (
+            "3.prom",
+            "# TYPE h histogram\nh_bucket{le=\"0.5\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 4.5\nh_count 3\n",
+        ),
+        ("4.prom", "# TYPE s summary\ns{quantile=\"0.5\"} 2\ns_sum 6\ns_count 3\n"),
+        ("another_help.prom", "# HELP a_seconds Other.\n# TYPE a_seconds gauge\na_seconds{x=\"3\"} 1\nc 1\n"),
+        ("another_type.prom", "# HELP a_seconds A.\n# TYPE a_seconds counter\na_seconds{x=\"4\"} 1\nd 1\n"),
+        ("bad_line.prom", "e 1\ne{ 2\n"),
+        ("bad_stamp.prom", "f 1\nf2 1 1700000000000\n"),
+        ("cut_off.prom", "g 1\ng2 23"),
+        ("empty.prom", ""),
+        ("type_late.prom", "i 1\n# TYPE i gauge\n"),
+        ("two_helps.prom", "# HELP j J.\n# HELP j K.\nj 1\n"),
+        ("quoted.prom", "{\"k.k\"} 1\n"),
+        ("twice.prom", "l 1\nl 2\n"),
+        ("same.prom", "no_help_or_type{again=\"1\"} 7\n"),
+        ("comment.prom", "# a comment\n\n  m 1\n"),
+        ("not_read.txt", "n 1\n"),
+    ] {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let flag = format!("--collector.textfile.directory={}", dir.path().display());
+    let Some((_running, port)) = started(&[CollectorKind::Textfile], &[flag]) else { return };
+    let settings = Settings {
+        collectors: vec![CollectorKind::Textfile],
+        textfile_directories: vec![dir.path().display().to_string()],
+        ..Settings::default()
+    };
+    let text = source(settings, KernelSystem::new()).once();
+    let compared = |text: &str| -> BTreeMap<String, String> {
+        let own = |name: &str| !ignored(name) && !name.contains("duration_seconds{collector");
+        // A label without a value is none.
+        let plain = |name: String| {
+            name.replace("x=\"\",", "")
+                .replace("y=\"\"", "")
+                .replace("x=\"\"", "")
+                .replace(",again=\"\"", "")
+                .replace("again=\"\"", "")
+                .replace(",}", "}")
+        };
+        parsed(text)
+            .0
+            .into_iter()
+            .filter(|(name, _)| own(name))
+            .map(|(name, value)| (plain(name), value.to_string()))
+            .collect()
+    };
+    let (found, theirs) = (compared(&text), compared(&scrape(port).unwrap()));
+    let wrong: Vec<_> =
+        found.keys().chain(theirs.keys()).filter(|key| found.get(*key) != theirs.get(*key)).collect();
+    let words =
+        wrong.iter().map(|key| format!("{key}: {:?} here, {:?} there\n", found.get(*key), theirs.get(*key)));
+    assert!(wrong.is_empty(), "{}", words.collect::<String>());
+}
