@@ -143,6 +143,7 @@ pub enum RawTransport {
 /// class, type and contents.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "they are blackbox_exporter's keys")]
 pub struct RawRecords {
     /// A record that one of these matches is a failure.
     pub fail_if_matches_regexp: Vec<String>,

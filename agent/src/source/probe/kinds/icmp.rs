@@ -106,8 +106,8 @@ impl Echo {
         message
     }
 
-    /// Whether a packet is the reply; with the hop limit if the packet shows it.
-    fn is_answered_by(&self, packet: &[u8], from: IpAddr, privilege: Privilege) -> Option<Option<u8>> {
+    /// What a packet is if it is the reply.
+    fn reply(&self, packet: &[u8], from: IpAddr, privilege: Privilege) -> Option<Reply> {
         let mut hop_limit = None;
         let mut message = packet;
         if privilege != Privilege::None && self.to.is_ipv4() {
@@ -122,8 +122,15 @@ impl Echo {
             && (privilege == Privilege::None || message[4..6] == self.id.to_be_bytes())
             && message[6..8] == self.sequence.to_be_bytes()
             && message[8..] == self.payload;
-        same.then_some(hop_limit)
+        same.then_some(Reply { hop_limit })
     }
+}
+
+/// A reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reply {
+    /// The hop limit that it came with, if that was shown.
+    hop_limit: Option<u8>,
 }
 
 /// The one's complement of the one's complement sum of all words (RFC 1071).
@@ -188,7 +195,7 @@ impl IcmpProbe {
         loop {
             let (length, from) =
                 socket.recv_from(&mut buffer).await.map_err(|e| run.io_failure("no reply", &e))?;
-            if let Some(hop_limit) = echo.is_answered_by(&buffer[..length], from.ip(), privilege) {
+            if let Some(Reply { hop_limit }) = echo.reply(&buffer[..length], from.ip(), privilege) {
                 watch.lap(&mut run.record, "rtt");
                 if let Some(hop_limit) = hop_limit {
                     run.record.set(&HOP_LIMIT, f64::from(hop_limit));
@@ -209,12 +216,11 @@ impl IcmpProbe {
         } else {
             Socket::new(domain, Type::DGRAM, Some(protocol))
         };
-        let (socket, privilege) = match unprivileged {
-            Ok(socket) => (socket, Privilege::None),
-            Err(_) => {
-                let privilege = if own_header { Privilege::OwnHeader } else { Privilege::Raw };
-                (Socket::new(domain, Type::RAW, Some(protocol))?, privilege)
-            }
+        let (socket, privilege) = if let Ok(socket) = unprivileged {
+            (socket, Privilege::None)
+        } else {
+            let privilege = if own_header { Privilege::OwnHeader } else { Privilege::Raw };
+            (Socket::new(domain, Type::RAW, Some(protocol))?, privilege)
         };
         socket.set_nonblocking(true)?;
         if to.is_ipv4() {
@@ -271,18 +277,18 @@ mod tests {
         let echo = echo("192.0.2.1");
         let reply = b"\x00\x00\xff\xff\x12\x34\x00\x07abc";
         let from = echo.to;
-        assert_eq!(echo.is_answered_by(reply, from, Privilege::None), Some(None));
+        assert_eq!(echo.reply(reply, from, Privilege::None), Some(Reply { hop_limit: None }));
         let mut raw = ipv4_header(Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::LOCALHOST, 61, reply.len()).to_vec();
         raw.extend_from_slice(reply);
-        assert_eq!(echo.is_answered_by(&raw, from, Privilege::Raw), Some(Some(61)));
+        assert_eq!(echo.reply(&raw, from, Privilege::Raw), Some(Reply { hop_limit: Some(61) }));
         for (at, byte) in [(20, 8), (25, 0), (27, 8), (30, b'x')] {
             let mut other = raw.clone();
             other[at] = byte;
-            assert_eq!(echo.is_answered_by(&other, from, Privilege::Raw), None, "byte {at}");
+            assert_eq!(echo.reply(&other, from, Privilege::Raw), None, "byte {at}");
         }
-        assert_eq!(echo.is_answered_by(&raw, "192.0.2.2".parse().unwrap(), Privilege::Raw), None);
+        assert_eq!(echo.reply(&raw, "192.0.2.2".parse().unwrap(), Privilege::Raw), None);
         for end in 0..raw.len() {
-            assert_eq!(echo.is_answered_by(&raw[..end], from, Privilege::Raw), None, "{end}");
+            assert_eq!(echo.reply(&raw[..end], from, Privilege::Raw), None, "{end}");
         }
     }
 }
