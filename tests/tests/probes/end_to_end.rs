@@ -77,7 +77,7 @@ async fn what_hangs_delays_nothing_and_costs_little() {
             eventually(&format!("{expression} is {is}"), SOON, || async {
                 (prometheus.value(&expression).await == Some(is)).then_some(())
             })
-            .await
+            .await;
         }
     };
     // What a dashboard of the blackbox mixin asks for.

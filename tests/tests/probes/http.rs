@@ -8,6 +8,12 @@ use pegel_tests::free_port;
 use std::io::Write as _;
 use std::time::Duration;
 
+const KEPT: &str =
+    "a certificate that is refused is shown all the same: alerts on its expiry must not fall silent";
+
+const STEADY: &str =
+    "all phases are there in every run, so that series do not come and go with the name server";
+
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(text).expect("memory");
@@ -200,8 +206,6 @@ async fn certificates_of_every_quality() {
         case("self_signed", &with(&ca), at(alone), false),
         case("no_tls_there", &with(&ca), at(plain), false),
     ];
-    const KEPT: &str =
-        "a certificate that is refused is shown all the same: alerts on its expiry must not fall silent";
     let differences: Vec<Difference> = ["expired", "early", "wrong_name", "self_signed"]
         .iter()
         .flat_map(|case| {
@@ -234,8 +238,6 @@ async fn ip_protocols_are_preferred_and_fallen_back_to() {
             false,
         ),
     ];
-    const STEADY: &str =
-        "all phases are there in every run, so that series do not come and go with the name server";
     let differences =
         ["no_fallback", "by_name_without_six"].map(|case| (case, "probe_http_duration_seconds", STEADY));
     compare(&cases, &differences).await;

@@ -4,6 +4,25 @@ use crate::beside::{Case, Difference, compare};
 use crate::servers::{Pki, Says, Zone, name_server, serve, serve_tls};
 use pegel_tests::free_port;
 
+const KEPT: &str =
+    "a certificate that is refused is shown all the same: alerts on its expiry must not fall silent";
+
+const CIPHER: &str = "blackbox_exporter shows the cipher of http checks only";
+
+const STEADY: &str = "they are there in every run, so that series do not come and go with the server";
+
+const SHOWN: &str = "blackbox_exporter shows no certificate of a name server";
+
+const NAMES: [&str; 5] = [
+    "probe_ssl_earliest_cert_expiry",
+    "probe_ssl_last_chain_info",
+    "probe_ssl_last_chain_expiry_timestamp_seconds",
+    "probe_tls_cipher_info",
+    "probe_tls_version_info",
+];
+
+const TTL: &str = "the hop limit is shown where a raw IPv4 socket is used: other sockets show it by calls that are unsafe in Rust";
+
 fn case(
     kind: &'static str,
     name: &'static str,
@@ -69,10 +88,6 @@ async fn conversations_over_tcp() {
         tcp("untrusted", "{tls: true}", tls.to_string(), false),
         tcp("starttls", &starttls, smtp.to_string(), true),
     ];
-    const KEPT: &str =
-        "a certificate that is refused is shown all the same: alerts on its expiry must not fall silent";
-    const CIPHER: &str = "blackbox_exporter shows the cipher of http checks only";
-    const STEADY: &str = "they are there in every run, so that series do not come and go with the server";
     let differences: &[Difference] = &[
         ("refused", "probe_failed_due_to_bytes", STEADY),
         ("refused", "probe_failed_due_to_regex", STEADY),
@@ -156,16 +171,8 @@ async fn questions_to_name_servers() {
         tls("over_tls", &ca, true),
         tls("over_untrusted_tls", "recursion_desired: false", false),
     ];
-    const KEPT: &str = "blackbox_exporter shows no certificate of a name server";
-    const NAMES: [&str; 5] = [
-        "probe_ssl_earliest_cert_expiry",
-        "probe_ssl_last_chain_info",
-        "probe_ssl_last_chain_expiry_timestamp_seconds",
-        "probe_tls_cipher_info",
-        "probe_tls_version_info",
-    ];
-    let mut differences: Vec<Difference> = NAMES.iter().map(|name| ("over_tls", *name, KEPT)).collect();
-    differences.extend(NAMES[..2].iter().map(|name| ("over_untrusted_tls", *name, KEPT)));
+    let mut differences: Vec<Difference> = NAMES.iter().map(|name| ("over_tls", *name, SHOWN)).collect();
+    differences.extend(NAMES[..2].iter().map(|name| ("over_untrusted_tls", *name, SHOWN)));
     compare(&cases, &differences).await;
 }
 
@@ -180,6 +187,5 @@ async fn echoes() {
         icmp("whole", "{dont_fragment: true}", "127.0.0.1", true),
         icmp("no_name", "{}", "no-such-host.invalid", false),
     ];
-    const TTL: &str = "the hop limit is shown where a raw IPv4 socket is used: other sockets show it by calls that are unsafe in Rust";
     compare(&cases, &[("six", "probe_icmp_reply_hop_limit", TTL)]).await;
 }
