@@ -1,42 +1,42 @@
 //! `bench agent`: memory and CPU time a scrape of the agent, delivery included, beside node_exporter with the same
-//! collectors under an equal scrape, and beside a bare loop that reads the same files, all at the same time.
+//! collectors under an equal scrape, and beside a bare loop that reads the same files, all at the same time. With
+//! containers a second agent runs beside them that has them too: what they cost is what lies between the two.
 
 mod bare;
+mod crowd;
+mod fed;
 
-use crate::null_receiver::NullReceiver;
 use crate::process::{Process, Usage, backend, round};
-use crate::site::{Backend, Site};
 use anyhow::{Context as _, Result, ensure};
 pub use bare::{BareArguments, run as bare_loop};
+use crowd::Crowd;
+use fed::Fed;
+use pegel_agent::source::host::CollectorKind;
 use serde_json::json;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// The agent's default collectors, which node_exporter is given too.
-const COLLECTORS: [&str; 13] = [
-    "meminfo",
-    "cpu",
-    "diskstats",
-    "netdev",
-    "filesystem",
-    "netstat",
-    "vmstat",
-    "loadavg",
-    "stat",
-    "uname",
-    "time",
-    "filefd",
-    "pressure",
-];
+/// The interval with which pegel's host source and most scrapers run.
+const USUAL_INTERVAL_SECONDS: u64 = 15;
 
 /// Which measurements are made.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Only at an interval of 1 s.
+    /// Only at an interval of 1 s, with few scrapes.
     #[arg(long)]
     quick: bool,
+    /// Seconds between two scrapes; may be given more than once.
+    #[arg(long = "interval", default_values_t = [1, USUAL_INTERVAL_SECONDS])]
+    intervals: Vec<u64>,
+    /// Scrapes that are measured; without it 120 at 1 s, and less the longer the interval is.
+    #[arg(long)]
+    scrapes: Option<u32>,
+    /// Containers that run in a Docker engine of the benchmark's own, in a second measurement; 0 for none.
+    #[arg(long, default_value_t = 200)]
+    containers: usize,
 }
 
 /// How long is waited before measuring, and how many scrapes are measured.
@@ -46,61 +46,105 @@ struct Plan {
     scrapes: u32,
 }
 
+impl Arguments {
+    fn plans(&self) -> Vec<Plan> {
+        let intervals = if self.quick { &[1][..] } else { &self.intervals };
+        let plan = |seconds: &u64| {
+            let seconds = (*seconds).max(1);
+            // Some minutes a measurement, and never so few that one odd scrape decides.
+            let scrapes = if self.quick { 40 } else { (180 / seconds as u32).clamp(10, 120) };
+            Plan {
+                interval: Duration::from_secs(seconds),
+                warm_up: (10 / seconds as u32).max(2),
+                scrapes: self.scrapes.unwrap_or(scrapes).max(1),
+            }
+        };
+        intervals.iter().map(plan).collect()
+    }
+}
+
 /// Runs all lines.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    at_interval(&Plan { interval: Duration::from_secs(1), warm_up: 10, scrapes: 40 })?;
-    if !arguments.quick {
-        at_interval(&Plan { interval: Duration::from_secs(15), warm_up: 2, scrapes: 8 })?;
+    let plans = arguments.plans();
+    for plan in &plans {
+        measure(plan, None)?;
+    }
+    if arguments.containers > 0 {
+        match Crowd::start(arguments.containers)? {
+            Some(crowd) => plans.iter().try_for_each(|plan| measure(plan, Some(&crowd)))?,
+            None => eprintln!("SKIPPED: the measurement with containers needs a Docker engine"),
+        }
     }
     Ok(())
 }
 
-fn at_interval(plan: &Plan) -> Result<()> {
+/// Somebody who is measured.
+struct Measured<'a> {
+    who: &'static str,
+    process: &'a Process,
+    /// Samples that it has delivered so far.
+    samples: Box<dyn Fn() -> u64 + 'a>,
+}
+
+fn measure(plan: &Plan, crowd: Option<&Crowd>) -> Result<()> {
     let seconds = plan.interval.as_secs();
-    let receiver = NullReceiver::start()?;
-    let site = Site::start(Some(&Backend { url: &receiver.url(), protocol: "auto" }))?;
-    let agent = site.agent(&format!("{seconds}s"))?;
-    let (mut exporter, port) = start_exporter(&site)?;
+    let plain =
+        Fed::start(plan.interval, if crowd.is_some() { "containers: {enabled: false}\n" } else { "" })?;
+    let with_containers =
+        crowd.map(|crowd| Fed::start(plan.interval, &crowd.sections(plan.interval))).transpose()?;
+    let (mut exporter, port) = start_exporter(plain.site.dir())?;
     let mut bare = Command::new(std::env::current_exe()?);
     bare.args(["bare-loop", "--interval-seconds", &seconds.to_string()]);
-    let bare = Process::start("bare", site.dir(), &mut bare)?;
+    let bare = Process::start("bare", plain.site.dir(), &mut bare)?;
     exporter.until("listen", || Ok(scrape(port).ok()))?;
 
     let begin = Instant::now();
-    let scrapes_until = |last: u32, from: u32| -> Result<usize> {
-        let mut series = 0;
+    let exported = std::cell::Cell::new(0_u64);
+    let scrapes_until = |last: u32, from: u32| -> Result<()> {
         for scrape_number in from..last {
             // In the middle between the agent's, which are aligned to the interval with a jitter.
             let due = begin + plan.interval * scrape_number;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            series = scrape(port)?;
+            exported.set(exported.get() + scrape(port)? as u64);
         }
         // The others end their scrape too, and the agent has its answer.
         std::thread::sleep(plan.interval / 2);
-        Ok(series)
+        Ok(())
+    };
+    let mut all = vec![
+        Measured { who: "pegel-agent", process: &plain.agent, samples: Box::new(|| plain.samples()) },
+        Measured { who: "node_exporter", process: &exporter, samples: Box::new(|| exported.get()) },
+        Measured { who: "bare loop", process: &bare, samples: Box::new(|| 0) },
+    ];
+    if let Some(fed) = &with_containers {
+        let samples = Box::new(|| fed.samples());
+        all.insert(1, Measured { who: "pegel-agent with containers", process: &fed.agent, samples });
+    }
+    let usage = || -> Result<Vec<(u64, Usage)>> {
+        all.iter().map(|one| Ok(((one.samples)(), one.process.usage()?))).collect()
     };
     scrapes_until(plan.warm_up, 0)?;
-    let usage = || -> Result<[Usage; 3]> { Ok([agent.usage()?, exporter.usage()?, bare.usage()?]) };
-    let (samples_before, before) = (receiver.samples(), usage()?);
-    let exporter_series = scrapes_until(plan.warm_up + plan.scrapes, plan.warm_up)?;
-    let (samples, after) = (receiver.samples() - samples_before, usage()?);
-    ensure!(samples > 0, "nothing arrived. The agent said: {}", agent.log());
-    let agent_series = samples as usize / plan.scrapes as usize;
-    for (who, series, before, after) in [
-        ("pegel-agent", agent_series, before[0], after[0]),
-        ("node_exporter", exporter_series, before[1], after[1]),
-        ("bare loop", 0, before[2], after[2]),
-    ] {
+    let before = usage()?;
+    scrapes_until(plan.warm_up + plan.scrapes, plan.warm_up)?;
+    let after = usage()?;
+    ensure!(after[0].0 > before[0].0, "nothing arrived. The agent said: {}", plain.agent.log());
+    for ((one, before), after) in all.iter().zip(before).zip(after) {
         let each = |total: f64| round(total / f64::from(plan.scrapes));
+        let (before_samples, before) = before;
+        let (after_samples, after) = after;
         println!(
             "{}",
             json!({
                 "bench": "agent",
-                "who": who,
+                "who": one.who,
                 "interval_s": seconds,
-                "series": series,
+                "containers": crowd.map_or(0, Crowd::len),
+                "series": (after_samples - before_samples) / u64::from(plan.scrapes),
                 "resident_mb": round(after.resident_mb),
                 "cpu_ms_per_scrape": each(after.thread_cpu_ms - before.thread_cpu_ms),
+                "cpu_ms_per_scrape_ended_threads_too": each(after.cpu_ms - before.cpu_ms),
+                "core_percent": round((after.thread_cpu_ms - before.thread_cpu_ms)
+                    / (plan.interval * plan.scrapes).as_secs_f64() / 10.0),
                 "anonymous_mb": round(after.anonymous_mb),
                 "wakeups_per_scrape": each((after.wakeups - before.wakeups) as f64),
                 "scrapes": plan.scrapes,
@@ -110,16 +154,17 @@ fn at_interval(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Starts node_exporter with the agent's collectors and nothing of its own.
-fn start_exporter(site: &Site) -> Result<(Process, u16)> {
+/// Starts node_exporter with the agent's default collectors and nothing of its own.
+fn start_exporter(dir: &Path) -> Result<(Process, u16)> {
     let program = backend("PEGEL_NODE_EXPORTER", "node_exporter-1.12.1/node_exporter")?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let collectors = CollectorKind::ALL.iter().filter(|kind| kind.on_by_default());
     let mut command = Command::new(program);
     command
         .arg(format!("--web.listen-address=127.0.0.1:{port}"))
         .args(["--web.disable-exporter-metrics", "--collector.disable-defaults"])
-        .args(COLLECTORS.map(|name| format!("--collector.{name}")));
-    Ok((Process::start("node_exporter", site.dir(), &mut command)?, port))
+        .args(collectors.map(|kind| format!("--collector.{}", kind.name())));
+    Ok((Process::start("node_exporter", dir, &mut command)?, port))
 }
 
 /// Scrapes an exporter on the loopback as Prometheus would, but for compression, which would only cost it more. Gives

@@ -35,7 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     prometheus.until("be ready", || Ok(client.newest().ok()))?;
     let url = format!("http://127.0.0.1:{port}/api/v1/write");
     let site = Site::start(Some(&Backend { url: &url, protocol: "auto" }))?;
-    let agent = site.agent("1s")?;
+    let agent = site.agent("1s", "")?;
 
     let mut seen_ms = 0;
     let mut delays_ms: Vec<f64> = Vec::new();

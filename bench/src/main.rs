@@ -32,7 +32,8 @@ enum Bench {
     Spool(spool::Arguments),
     /// CPU time and memory of an aggregator that a thousand agents send to.
     Forward(forward::Arguments),
-    /// Memory and CPU time a scrape of the agent, beside node_exporter and a bare loop of reads.
+    /// Memory and CPU time a scrape of the agent, without containers and with them, beside node_exporter and a bare
+    /// loop of reads.
     Agent(agent::Arguments),
     /// From collection to queryable in Prometheus.
     Latency(latency::Arguments),

@@ -85,12 +85,12 @@ impl Site {
         Ok(self.ca.issue_agent(&identity, LIFETIME, Existing::Refuse)?)
     }
 
-    /// Starts an agent with its default collectors.
-    pub fn agent(&self, interval: &str) -> Result<Process> {
+    /// Starts an agent with its default collectors. `sections` is more of its configuration, in YAML.
+    pub fn agent(&self, interval: &str, sections: &str) -> Result<Process> {
         let IssuedFiles { cert, key } = self.issue("bench", "node")?;
         let config = format!(
             "aggregator: {{addresses: [\"{}\"], ca_file: {}, cert_file: {}, key_file: {}}}\n\
-             state_dir: {}\nhost: {{interval: {interval}}}\nadmin: {{listen: \"127.0.0.1:0\"}}\n",
+             state_dir: {}\nhost: {{interval: {interval}}}\nadmin: {{listen: \"127.0.0.1:0\"}}\n{sections}",
             self.address,
             self.ca_file().display(),
             cert.display(),

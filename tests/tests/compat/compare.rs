@@ -121,10 +121,10 @@ pub async fn compare(servers: &Servers, expression: &Expression, exceptions: &Ex
 
 async fn both(servers: &Servers, query: &str, at: f64) -> (Answer, Answer) {
     let (pegel, other) = tokio::join!(servers.pegel.query_at(query, at), servers.other.query_at(query, at));
-    (answer(pegel, servers.world), answer(other, servers.world))
+    (answer(pegel, servers), answer(other, servers))
 }
 
-fn answer(data: Result<serde_json::Value, String>, world: World) -> Answer {
+fn answer(data: Result<serde_json::Value, String>, servers: &Servers) -> Answer {
     let data = match data {
         Ok(data) => data,
         Err(error) => return Answer::Wrong(error),
@@ -135,7 +135,11 @@ fn answer(data: Result<serde_json::Value, String>, world: World) -> Answer {
             Some("NaN") | None => return Answer::Empty,
             Some(_) => BTreeSet::from(["a scalar".to_owned()]),
         },
-        Some(series) => series.iter().map(|series| labels(&series["metric"], world)).collect(),
+        Some(series) => {
+            let metrics = series.iter().map(|series| &series["metric"]);
+            let here = metrics.filter(|metric| metric["id"].as_str().is_none_or(|id| servers.has_cgroup(id)));
+            here.map(|metric| labels(metric, servers.world)).collect()
+        }
         None => return Answer::Wrong(format!("an answer without a result: {data}")),
     };
     if series.is_empty() { Answer::Empty } else { Answer::Data(series) }

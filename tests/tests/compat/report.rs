@@ -10,6 +10,9 @@ const KEPT: &str = "target/compatibility.md";
 /// Where the result is kept for readers.
 const BLESSED: &str = "docs/compatibility.md";
 
+/// How many series of a metric are shown that only one side has.
+const SHOWN: usize = 4;
+
 /// Writes the result to where the build is, and with `PEGEL_BLESS` to the documents.
 pub fn keep(report: &str) {
     let blessed = std::env::var_os("PEGEL_BLESS").is_some_and(|value| value != "0");
@@ -106,6 +109,9 @@ fn series(out: &mut String, all: &[&Outcome], exceptions: &Exceptions) {
     for (metric, (pegel, exporters)) in metrics {
         let reason = exceptions.reason([metric].into_iter()).unwrap_or("**not explained**");
         let _ = writeln!(out, "| `{metric}` | {} | {} | {reason} |", pegel.len(), exporters.len());
+        for (side, series) in [("pegel", &pegel), ("the exporters", &exporters)] {
+            series.iter().take(SHOWN).for_each(|series| eprintln!("only in {side}: {series}"));
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The two sides of a comparison: a Prometheus that pegel feeds, and one that scrapes the exporters.
 
+use pegel_tests::docker::Docker;
 use pegel_tests::expressions::Expression;
 use pegel_tests::pegel::{Agent, AgentSetup, Aggregator, Site};
 use pegel_tests::process::Process;
@@ -59,6 +60,47 @@ impl World {
     }
 }
 
+impl World {
+    /// The agent's section `containers`.
+    fn containers(self, docker: &Docker) -> String {
+        let preset = match self {
+            Self::StandAlone => "cadvisor",
+            Self::Kubernetes => "kubelet",
+        };
+        json!({
+            "interval": "1s",
+            "preset": preset,
+            "labels": {"instance": INSTANCE},
+            // cAdvisor has all of them unless it is told otherwise.
+            "container_labels": ["*"],
+            "runtimes": {"sockets": [{"kind": "docker", "path": docker.socket()}]},
+        })
+        .to_string()
+    }
+}
+
+/// Containers as in a cluster: a pod with limits that works, writes, reads and is talked to, and one without a pod.
+async fn shop(docker: &Docker) {
+    let pod = |container: &str| -> Vec<String> {
+        let labels = [
+            "io.kubernetes.pod.namespace=shop",
+            "io.kubernetes.pod.name=web-0",
+            "io.kubernetes.pod.uid=2f5a",
+            &format!("io.kubernetes.container.name={container}"),
+            "org.label-schema.group=monitoring",
+        ];
+        labels.iter().flat_map(|label| ["--label".to_owned(), (*label).to_owned()]).collect()
+    };
+    let labels = pod("nginx");
+    let mut options = vec!["--name", "k8s_nginx_web-0_shop", "--cpus", "0.05", "--memory", "64m"];
+    options.extend(labels.iter().map(String::as_str));
+    let steps = "write /file 4194304 then read /file then serve 80 then allocate 8388608 then burn 0";
+    docker.run(&options, steps).await;
+    let address = ["inspect", "--format", "{{.NetworkSettings.IPAddress}}", "k8s_nginx_web-0_shop"];
+    let address = docker.cli(&address).await;
+    docker.run(&["--name", "web"], &format!("send {address}:80 1048576 then idle")).await;
+}
+
 /// Collectors that are off by default and that public expressions ask for.
 const EXTRA_COLLECTORS: [&str; 4] = ["interrupts", "processes", "systemd", "tcpstat"];
 
@@ -71,9 +113,8 @@ pub struct Servers {
     /// What scrapes the exporters.
     pub other: Prometheus,
     agent: Agent,
-    _aggregator: Aggregator,
-    _exporters: Vec<Process>,
-    _site: Site,
+    cgroup: Option<String>,
+    _others: (Aggregator, Option<Docker>, Vec<Process>, Site),
 }
 
 impl Servers {
@@ -81,7 +122,14 @@ impl Servers {
     pub async fn start(world: World, rules: &[&Expression]) -> Option<Self> {
         let site = Site::new();
         let node = Exporter::node(site.dir()).await?;
-        let containers = Exporter::containers(site.dir(), world).await;
+        let docker = Docker::start(site.dir()).await;
+        let containers = match &docker {
+            Some(docker) => {
+                shop(docker).await;
+                Exporter::containers(site.dir(), world, docker).await
+            }
+            None => None,
+        };
         let probes = Exporter::probes(site.dir()).await;
         let pegel_dir = site.dir().join("prometheus-pegel");
         let other_dir = site.dir().join("prometheus-other");
@@ -106,12 +154,19 @@ impl Servers {
         let other = Prometheus::start_with(&other_dir, config(&jobs)).await?;
         let output = format!("url: {}", pegel.write_url());
         let aggregator = site.aggregator("one", Some(&output)).await;
-        let setup = AgentSetup { host_yaml: Some(world.host()), ..AgentSetup::default() };
+        let containers_yaml = docker.as_ref().map(|docker| world.containers(docker));
+        let setup = AgentSetup {
+            host_yaml: Some(world.host()),
+            containers: containers_yaml,
+            ..AgentSetup::default()
+        };
         let mut agent = site.agent(INSTANCE, &[aggregator.address()], setup);
         agent.start().await;
         let exporters = [Some(node), containers, probes].into_iter().flatten();
-        let exporters = exporters.map(|exporter| exporter.process).collect();
-        Some(Self { world, pegel, other, agent, _aggregator: aggregator, _exporters: exporters, _site: site })
+        let exporters: Vec<Process> = exporters.map(|exporter| exporter.process).collect();
+        let cgroup = docker.as_ref().map(Docker::cgroup);
+        let others = (aggregator, docker, exporters, site);
+        Some(Self { world, pegel, other, agent, cgroup, _others: others })
     }
 
     /// Waits until both sides have enough readings.
@@ -123,6 +178,12 @@ impl Servers {
             })
             .await;
         }
+    }
+
+    /// Whether a cgroup is the machine's root or of this test's own engine: whoever else works on the machine starts
+    /// and ends containers, of engines that the agent is not told of.
+    pub fn has_cgroup(&self, id: &str) -> bool {
+        id == "/" || self.cgroup.as_ref().is_some_and(|cgroup| id.starts_with(cgroup.as_str()))
     }
 
     /// The variables of dashboards for this world's expressions of a source.
@@ -201,11 +262,12 @@ impl Exporter {
         Some(Self::start("node_exporter", dir, command, port, "/metrics").await)
     }
 
-    async fn containers(dir: &Path, world: World) -> Option<Self> {
+    async fn containers(dir: &Path, world: World, docker: &Docker) -> Option<Self> {
         let mut command = Command::new(backend("cadvisor")?);
         let port = lasting_port();
         command.arg(format!("-listen=127.0.0.1:{port}"));
         command.arg(format!("-kubelet={}", world == World::Kubernetes));
+        command.arg(format!("-docker=unix://{}", docker.socket().display()));
         Some(Self::start("cadvisor", dir, command, port, "/metrics").await)
     }
 
