@@ -77,11 +77,13 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(context: SourceContext, max_running: usize, registry: &Registry) -> Self {
+    fn new(context: SourceContext, settings: &Settings, registry: &Registry) -> Self {
+        let network = Network::of_this_machine();
+        network.resolver.ask(&settings.name_servers);
         Self {
             context,
-            network: Arc::new(Network::of_this_machine()),
-            slots: Slots::new(max_running),
+            network: Arc::new(network),
+            slots: Slots::new(settings.max_running),
             running: AtomicUsize::new(0),
             metrics: ProbeMetrics::new(registry),
             changes: broadcast::Sender::new(CHANGES_KEPT),
@@ -122,7 +124,7 @@ impl ProbeSource {
     /// labels make checks too.
     pub fn start(settings: Settings, containers: Option<Arc<Catalogue>>, context: SourceContext) -> Self {
         let registry = context.registry.clone();
-        let shared = Arc::new(Shared::new(context, settings.max_running, &registry));
+        let shared = Arc::new(Shared::new(context, &settings, &registry));
         let changes = shared.changes.clone();
         let (sender, receiver) = watch::channel(Arc::new(settings));
         let statuses = Statuses::default();
@@ -218,6 +220,7 @@ impl Supervisor {
                     }
                     settings = self.settings.borrow_and_update().clone();
                     self.shared.slots.resize(settings.max_running);
+                    self.shared.network.resolver.ask(&settings.name_servers);
                     self.complained.clear();
                     self.begin(&settings, Files::ReadAgain);
                 }
@@ -387,7 +390,7 @@ pub async fn probe_once(
     }
     let (tasks, bad) = resolve_all(&checks, &settings.labels, &context.external_labels);
     problems.extend(bad);
-    let shared = Shared::new(context.clone(), settings.max_running, &Registry::new());
+    let shared = Shared::new(context.clone(), settings, &Registry::new());
     let runs = tasks.iter().map(async |(_, task)| {
         let _slot = shared.slots.take(false).await;
         let at_ms = context.clock.now_ms();

@@ -6,6 +6,7 @@ use super::state::Thresholds;
 use crate::source::labels::{Preset, TargetLabels};
 use crate::source::scrape::settings::TargetGroup;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub file_sd_refresh: Duration,
     /// Whether containers' labels make checks.
     pub from_containers: bool,
+    /// Name servers that are asked in place of those of `/etc/resolv.conf`.
+    pub name_servers: Vec<SocketAddr>,
     /// Labels of all targets, beside `instance` and `check`; a target's own win.
     pub labels: TargetLabels,
 }
@@ -52,6 +55,7 @@ impl Default for Settings {
             max_running: DEFAULT_MAX_RUNNING,
             file_sd_refresh: DEFAULT_FILE_SD_REFRESH,
             from_containers: true,
+            name_servers: Vec::new(),
             labels: TargetLabels::new(Preset::BLACKBOX_MIXIN, BTreeMap::new()),
         }
     }

@@ -1,7 +1,11 @@
 //! The kinds of checks: one file each, and the table of them.
 
 pub mod assertion;
+pub mod dns;
 pub mod http;
+pub mod icmp;
+pub mod tcp;
+pub mod tls;
 
 use super::run::Probe;
 use std::sync::Arc;
@@ -9,21 +13,37 @@ use std::sync::Arc;
 /// What a check does, with the settings of its kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
+    /// A question to a name server.
+    Dns(Box<dns::Settings>),
     /// A request over HTTP or HTTPS.
     Http(Box<http::Settings>),
+    /// An echo request.
+    Icmp(icmp::Settings),
+    /// A TCP connection and what is said over it.
+    Tcp(Box<tcp::Settings>),
+    /// A certificate.
+    Tls(Box<tls::Settings>),
 }
 
 impl Kind {
     /// As the configuration and `pegel_probe_up` name it.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Dns(_) => "dns",
             Self::Http(_) => "http",
+            Self::Icmp(_) => "icmp",
+            Self::Tcp(_) => "tcp",
+            Self::Tls(_) => "tls",
         }
     }
 
     /// The probe that does it, for all targets of a check. Files that settings name are read when it first runs.
     pub fn probe(&self) -> Arc<dyn Probe> {
         match self {
+            Self::Dns(settings) => Arc::new(dns::DnsProbe::new((**settings).clone())),
+            Self::Icmp(settings) => Arc::new(icmp::IcmpProbe::new(settings.clone())),
+            Self::Tcp(settings) => Arc::new(tcp::TcpProbe::new((**settings).clone())),
+            Self::Tls(settings) => Arc::new(tls::TlsProbe::new((**settings).clone())),
             Self::Http(settings) => Arc::new(http::HttpProbe::new((**settings).clone())),
         }
     }
@@ -31,7 +51,11 @@ impl Kind {
     /// Says why an address is no target of this kind.
     pub fn check_address(&self, address: &str) -> Result<(), String> {
         match self {
+            Self::Dns(_) => dns::check_address(address),
             Self::Http(_) => http::check_address(address),
+            Self::Icmp(_) => icmp::check_address(address),
+            Self::Tcp(_) => tcp::check_address(address),
+            Self::Tls(_) => tls::check_address(address),
         }
     }
 }
