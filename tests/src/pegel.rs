@@ -239,6 +239,8 @@ pub struct AgentSetup {
     pub host_yaml: Option<String>,
     /// The YAML of `containers`, in braces.
     pub containers: Option<String>,
+    /// The YAML of `probes`, in braces.
+    pub probes: Option<String>,
     /// The YAML of `buffer`, in braces.
     pub buffer: Option<String>,
     /// The state directory, if not the agent's own.
@@ -420,6 +422,9 @@ impl Agent {
         }
         if let Some(containers) = &self.setup.containers {
             let _ = writeln!(yaml, "containers: {containers}");
+        }
+        if let Some(probes) = self.setup.probes.as_ref().filter(|_| with_jobs) {
+            let _ = writeln!(yaml, "probes: {probes}");
         }
         if let Some(buffer) = &self.setup.buffer {
             let _ = writeln!(yaml, "buffer: {buffer}");

@@ -5,12 +5,14 @@ mod maintenance;
 mod objective;
 mod service;
 mod tls;
+mod wire;
 
 pub use http::RawHttpProbe;
 pub use maintenance::RawMaintenance;
 pub use objective::RawObjective;
 pub use service::{RawAmqpProbe, RawGrpcProbe, RawHeartbeatProbe, RawPostgresProbe, RawRedisProbe};
 pub use tls::RawProbeTls;
+pub use wire::{RawDnsProbe, RawIcmpProbe, RawTcpProbe, RawTlsProbe};
 
 use super::host::check_interval;
 use super::labels::{self, RawProbePreset};
@@ -26,7 +28,7 @@ use crate::source::probe::settings::{
 use crate::source::probe::state::Thresholds;
 use crate::source::probe::target::without_credentials;
 use crate::source::scrape::settings::TargetGroup;
-use pegel_runtime::config::form::{FilePath, Period};
+use pegel_runtime::config::form::{FilePath, Listen, Period};
 use pegel_runtime::config::section::check_labels;
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
@@ -53,6 +55,8 @@ pub struct RawProbes {
     /// How many checks may run at once. What is due beyond that waits.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_running: u32,
+    /// Name servers, addresses with a port, that are asked in place of those of /etc/resolv.conf.
+    pub name_servers: Vec<Listen>,
     /// How often the files of `file_sd` are looked at.
     pub file_sd_refresh: Period,
     /// Whether labels of containers (`pegel.probe.http=URL` and so on) make checks.
@@ -67,6 +71,7 @@ impl Default for RawProbes {
             checks: Vec::new(),
             maintenance: Vec::new(),
             max_running: DEFAULT_MAX_RUNNING as u32,
+            name_servers: Vec::new(),
             file_sd_refresh: Period(DEFAULT_FILE_SD_REFRESH),
             container_labels: true,
         }
@@ -77,9 +82,17 @@ impl Default for RawProbes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RawKind {
+    /// A question to a name server.
+    Dns,
     /// A request over HTTP or HTTPS.
     #[default]
     Http,
+    /// An ICMP echo.
+    Icmp,
+    /// A TCP connection and what is said over it.
+    Tcp,
+    /// A certificate.
+    Tls,
     /// `PING` of Redis.
     Redis,
     /// A query of PostgreSQL.
@@ -93,14 +106,21 @@ pub enum RawKind {
 }
 
 impl RawKind {
-    const ALL: [(Self, &'static str); 6] = [
-        (Self::Http, "http"),
-        (Self::Redis, "redis"),
-        (Self::Postgres, "postgres"),
-        (Self::Amqp, "amqp"),
-        (Self::Grpc, "grpc"),
-        (Self::Heartbeat, "heartbeat"),
-    ];
+    /// The section with its settings.
+    fn section(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Http => "http",
+            Self::Icmp => "icmp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+            Self::Amqp => "amqp",
+            Self::Grpc => "grpc",
+            Self::Heartbeat => "heartbeat",
+        }
+    }
 }
 
 /// Some targets and the labels that they share.
@@ -127,7 +147,8 @@ pub struct RawCheck {
     pub name: String,
     /// What is done.
     pub kind: RawKind,
-    /// Targets: URLs for `http`.
+    /// Targets: URLs for `http`, a host and a port for `tcp`, `tls` (443) and `dns` (53, with TLS 853), a host for
+    /// `icmp`.
     pub targets: Vec<String>,
     /// Labels of the series of `targets`.
     pub labels: BTreeMap<String, String>,
@@ -151,8 +172,6 @@ pub struct RawCheck {
     pub up_after: u32,
     /// What its users may expect, for `pegel-agent rules`.
     pub objective: Option<RawObjective>,
-    /// For `kind: http`.
-    pub http: Option<RawHttpProbe>,
     /// For `kind: redis`.
     pub redis: Option<RawRedisProbe>,
     /// For `kind: postgres`.
@@ -163,6 +182,16 @@ pub struct RawCheck {
     pub grpc: Option<RawGrpcProbe>,
     /// For `kind: heartbeat`.
     pub heartbeat: Option<RawHeartbeatProbe>,
+    /// For `kind: dns`.
+    pub dns: Option<RawDnsProbe>,
+    /// For `kind: http`.
+    pub http: Option<RawHttpProbe>,
+    /// For `kind: icmp`.
+    pub icmp: Option<RawIcmpProbe>,
+    /// For `kind: tcp`.
+    pub tcp: Option<RawTcpProbe>,
+    /// For `kind: tls`.
+    pub tls: Option<RawTlsProbe>,
 }
 
 impl Default for RawCheck {
@@ -180,12 +209,16 @@ impl Default for RawCheck {
             down_after: DEFAULT_DOWN_AFTER,
             up_after: DEFAULT_UP_AFTER,
             objective: None,
-            http: None,
             redis: None,
             postgres: None,
             amqp: None,
             grpc: None,
             heartbeat: None,
+            dns: None,
+            http: None,
+            icmp: None,
+            tcp: None,
+            tls: None,
         }
     }
 }
@@ -255,6 +288,7 @@ impl RawProbes {
             file_sd_refresh: self.file_sd_refresh.0,
             from_containers: self.container_labels,
             state_dir: None,
+            name_servers: self.name_servers.iter().map(|server| server.0).collect(),
             labels: labels::resolve(self.preset, &self.labels, path, mistakes),
         }
     }
@@ -267,47 +301,7 @@ impl RawCheck {
         }
         check_interval(&self.interval, &path.key("interval"), mistakes);
         let timeout = self.resolve_timeout(path, mistakes);
-        let (_, wanted) = RawKind::ALL[self.kind as usize];
-        let sections = [
-            ("http", self.http.is_some()),
-            ("redis", self.redis.is_some()),
-            ("postgres", self.postgres.is_some()),
-            ("amqp", self.amqp.is_some()),
-            ("grpc", self.grpc.is_some()),
-            ("heartbeat", self.heartbeat.is_some()),
-        ];
-        for (section, said) in sections {
-            if said && section != wanted {
-                let reason = format!("is not used by a check of kind {wanted}");
-                mistakes.at(&path.key(section), reason, format!("set kind: {section}, or take it out"));
-            }
-        }
-        let kind = match self.kind {
-            RawKind::Http => {
-                let raw = self.http.clone().unwrap_or_default();
-                Kind::Http(Box::new(raw.resolve(&path.key("http"), mistakes)))
-            }
-            RawKind::Redis => {
-                let raw = self.redis.clone().unwrap_or_default();
-                Kind::Redis(Box::new(raw.resolve(&path.key("redis"), mistakes)))
-            }
-            RawKind::Postgres => {
-                let raw = self.postgres.clone().unwrap_or_default();
-                Kind::Postgres(Box::new(raw.resolve(&path.key("postgres"), mistakes)))
-            }
-            RawKind::Amqp => {
-                let raw = self.amqp.clone().unwrap_or_default();
-                Kind::Amqp(Box::new(raw.resolve(&path.key("amqp"), mistakes)))
-            }
-            RawKind::Grpc => {
-                let raw = self.grpc.clone().unwrap_or_default();
-                Kind::Grpc(Box::new(raw.resolve(&path.key("grpc"), mistakes)))
-            }
-            RawKind::Heartbeat => {
-                let raw = self.heartbeat.clone().unwrap_or_default();
-                Kind::Heartbeat(raw.resolve(&path.key("heartbeat"), mistakes))
-            }
-        };
+        let kind = self.resolve_kind(path, mistakes);
         let targets = self.resolve_targets(&kind, path, mistakes);
         Check {
             name: self.name.clone(),
@@ -319,6 +313,65 @@ impl RawCheck {
             retries: self.retries,
             thresholds: Thresholds { down_after: self.down_after.max(1), up_after: self.up_after.max(1) },
             maintenance,
+        }
+    }
+
+    fn resolve_kind(&self, path: &Path, mistakes: &mut Mistakes) -> Kind {
+        let wanted = self.kind.section();
+        for (section, said) in [
+            ("dns", self.dns.is_some()),
+            ("http", self.http.is_some()),
+            ("icmp", self.icmp.is_some()),
+            ("tcp", self.tcp.is_some()),
+            ("tls", self.tls.is_some()),
+            ("redis", self.redis.is_some()),
+            ("postgres", self.postgres.is_some()),
+            ("amqp", self.amqp.is_some()),
+            ("grpc", self.grpc.is_some()),
+            ("heartbeat", self.heartbeat.is_some()),
+        ] {
+            if said && section != wanted {
+                let reason = format!("is not used by a check of kind {wanted}");
+                mistakes.at(&path.key(section), reason, format!("set kind: {section}, or take it out"));
+            }
+        }
+        let section = path.key(wanted);
+        match self.kind {
+            RawKind::Dns => {
+                if self.dns.is_none() {
+                    mistakes.at(&section, "is missing: it says what is asked for", "add it with query_name");
+                }
+                let mut raw = self.dns.clone().unwrap_or_default();
+                if self.dns.is_none() {
+                    ".".clone_into(&mut raw.query_name);
+                }
+                Kind::Dns(Box::new(raw.resolve(&section, mistakes)))
+            }
+            RawKind::Http => {
+                Kind::Http(Box::new(self.http.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Icmp => Kind::Icmp(self.icmp.clone().unwrap_or_default().resolve(&section, mistakes)),
+            RawKind::Tcp => {
+                Kind::Tcp(Box::new(self.tcp.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Tls => {
+                Kind::Tls(Box::new(self.tls.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Redis => {
+                Kind::Redis(Box::new(self.redis.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Postgres => Kind::Postgres(Box::new(
+                self.postgres.clone().unwrap_or_default().resolve(&section, mistakes),
+            )),
+            RawKind::Amqp => {
+                Kind::Amqp(Box::new(self.amqp.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Grpc => {
+                Kind::Grpc(Box::new(self.grpc.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Heartbeat => {
+                Kind::Heartbeat(self.heartbeat.clone().unwrap_or_default().resolve(&section, mistakes))
+            }
         }
     }
 
@@ -399,6 +452,9 @@ fn target_remedy(kind: &Kind) -> &'static str {
             "write HOST or HOST:PORT, an IPv6 address in brackets"
         }
         Kind::Heartbeat(_) => "write the name by which the job calls in, such as nightly-backup",
+        Kind::Icmp(_) => "write a host such as router.example",
+        Kind::Dns(_) => "write a name server such as 192.0.2.53 or ns.example:53",
+        Kind::Tcp(_) | Kind::Tls(_) => "write a host and a port such as mail.example:25",
     }
 }
 

@@ -65,6 +65,9 @@ fn a_full_file_is_resolved() {
     assert_eq!((job.interval, job.timeout), (Duration::from_secs(5), Duration::from_secs(5)));
     assert_eq!(job.targets.len(), 2);
     assert!(matches!(job.auth, Some(source::scrape::settings::Auth::Bearer(_))));
+    let checks = &settings.probes.checks;
+    assert_eq!((checks.len(), checks[0].retries, checks[0].maintenance.len()), (2, 1, 1));
+    assert!(checks[1].maintenance.is_empty() && checks[1].kind.name() == "tcp");
     let spool = &settings.buffer.spool;
     assert_eq!((spool.quota_bytes, spool.when_full), (2 << 30, crate::spool::WhenFull::Wait));
     assert_eq!(spool.dir, FsPath::new("/var/lib/pegel-agent/spool"));
@@ -96,6 +99,13 @@ fn the_defaults_are_those_of_the_modules() {
     job.targets =
         vec![source::scrape::settings::TargetGroup { targets: vec!["a:1".into()], labels: Vec::new() }];
     assert_eq!(read(text).unwrap().settings.scrape.jobs, [job]);
+    assert_eq!(settings.probes, source::probe::settings::Settings::default());
+    let text = "probes: {checks: [{name: a, kind: http, targets: [a]}]}";
+    let kind = source::probe::kinds::Kind::Http(Box::default());
+    let mut check = source::probe::settings::Check::new("a", kind);
+    check.targets =
+        vec![source::scrape::settings::TargetGroup { targets: vec!["a".into()], labels: Vec::new() }];
+    assert_eq!(read(text).unwrap().settings.probes.checks, [check]);
     let spool = crate::spool::Settings::new("/var/lib/pegel-agent/spool");
     assert_eq!(format!("{:?}", settings.buffer.spool), format!("{spool:?}"));
     let delivery = crate::pipeline::effect::Settings::default();

@@ -57,7 +57,14 @@ pub(super) fn checks(containers: &[Arc<Container>]) -> (Vec<Check>, Vec<String>)
 fn check(container: &Container, kind: &str, target: &str) -> Result<Check, String> {
     let of_kind = match kind {
         "http" => Kind::Http(Box::default()),
-        other => return Err(format!("`{other}` is no kind of check that labels can ask for (http)")),
+        "icmp" => Kind::Icmp(super::kinds::icmp::Settings::default()),
+        "tcp" => Kind::Tcp(Box::default()),
+        "tls" => Kind::Tls(Box::default()),
+        other => {
+            return Err(format!(
+                "`{other}` is no kind of check that labels can ask for (http, icmp, tcp, tls)"
+            ));
+        }
     };
     let label = |name: &str| {
         let name = format!("{PREFIX}{kind}.{name}");

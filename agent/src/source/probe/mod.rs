@@ -83,10 +83,12 @@ struct Shared {
 impl Shared {
     fn new(context: SourceContext, settings: &Settings, registry: &Registry) -> Self {
         let heartbeats = settings.state_dir.as_deref().map_or_else(Heartbeats::in_memory, Heartbeats::open);
+        let network = Network::of_this_machine();
+        network.resolver.ask(&settings.name_servers);
         Self {
             heartbeats: Arc::new(heartbeats),
             context,
-            network: Arc::new(Network::of_this_machine()),
+            network: Arc::new(network),
             slots: Slots::new(settings.max_running),
             running: AtomicUsize::new(0),
             metrics: ProbeMetrics::new(registry),
@@ -231,6 +233,7 @@ impl Supervisor {
                     }
                     settings = self.settings.borrow_and_update().clone();
                     self.shared.slots.resize(settings.max_running);
+                    self.shared.network.resolver.ask(&settings.name_servers);
                     self.complained.clear();
                     self.begin(&settings, Files::ReadAgain);
                 }

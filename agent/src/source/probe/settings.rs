@@ -7,6 +7,7 @@ use crate::slo::Objective;
 use crate::source::labels::{Preset, TargetLabels};
 use crate::source::scrape::settings::TargetGroup;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub from_containers: bool,
     /// Where what was heard of jobs is kept; none keeps it in memory only.
     pub state_dir: Option<PathBuf>,
+    /// Name servers that are asked in place of those of `/etc/resolv.conf`.
+    pub name_servers: Vec<SocketAddr>,
     /// Labels of all targets, beside `instance` and `check`; a target's own win.
     pub labels: TargetLabels,
 }
@@ -59,6 +62,7 @@ impl Default for Settings {
             file_sd_refresh: DEFAULT_FILE_SD_REFRESH,
             from_containers: true,
             state_dir: None,
+            name_servers: Vec::new(),
             labels: TargetLabels::new(Preset::BLACKBOX_MIXIN, BTreeMap::new()),
         }
     }

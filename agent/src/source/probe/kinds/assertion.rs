@@ -1,6 +1,11 @@
 //! What answers are held against: regular expressions and values in JSON.
 
+use crate::source::probe::record::Gauge;
 use std::fmt;
+
+/// For kinds that hold answers against expressions.
+pub static FAILED_REGEX: Gauge =
+    Gauge::new("probe_failed_due_to_regex", "Whether a regular expression made the run fail.", &[]);
 
 /// A regular expression that is compared by its text.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ mod body;
 mod cookies;
 pub(super) mod exchange;
 
-use super::assertion::{JsonAssertion, Pattern};
+use super::assertion::{FAILED_REGEX, JsonAssertion, Pattern};
 use crate::source::probe::net::resolve::Families;
 use crate::source::probe::net::{self, tls};
 use crate::source::probe::outcome::{Failure, Phase, Reason};
@@ -16,7 +16,7 @@ use crate::source::probe::run::{Probe, Run, Running, Stopwatch};
 use crate::source::scrape::fetch::{FetchError, authorization};
 use crate::source::scrape::settings::Auth;
 use crate::source::scrape::url::resolve_redirect;
-use body::Taken;
+use body::{Reading, Taken};
 use cookies::Jar;
 use exchange::{Answer, Connection};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -47,8 +47,6 @@ static BODY_LENGTH: Gauge = Gauge::new(
 static REDIRECTS: Gauge = Gauge::new("probe_http_redirects", "How many redirects there were.", &[]);
 static SSL: Gauge = Gauge::new("probe_http_ssl", "Whether the last answer came over TLS.", &[]);
 static VERSION: Gauge = Gauge::new("probe_http_version", "The version of HTTP of the last answer.", &[]);
-static REGEX: Gauge =
-    Gauge::new("probe_failed_due_to_regex", "Whether a regular expression made the run fail.", &[]);
 static JSON: Gauge =
     Gauge::new("pegel_probe_failed_due_to_json", "Whether a value in the JSON body made the run fail.", &[]);
 static LAST_MODIFIED: Gauge = Gauge::new(
@@ -211,7 +209,7 @@ impl HttpProbe {
     async fn probe(&self, run: &mut Run) -> Result<(), Failure> {
         let settings = self.settings.clone();
         net::declare_address(run);
-        for gauge in [&STATUS, &LENGTH, &BODY_LENGTH, &REDIRECTS, &SSL, &VERSION, &REGEX] {
+        for gauge in [&STATUS, &LENGTH, &BODY_LENGTH, &REDIRECTS, &SSL, &VERSION, &FAILED_REGEX] {
             run.record.set(gauge, 0.0);
         }
         if !settings.body_json.is_empty() {
@@ -455,20 +453,26 @@ async fn judge(
         Failure::assertion(Reason::Status, format!("the status is {status}, wanted is {wanted}"))
     });
     if !fail(wrong_status) && fail(wrong_header(settings, answer.headers())) {
-        run.record.set(&REGEX, 1.0);
+        run.record.set(&FAILED_REGEX, 1.0);
     }
     let version = answer.version();
     run.enter(Phase::Transfer);
     watch.skip();
     let keep = settings.looks_at_body();
-    let taken = Box::pin(body::take(answer, settings.compression, settings.body_size_limit, keep)).await;
+    let reading = Reading {
+        compression: settings.compression,
+        limit: settings.body_size_limit,
+        keep,
+        deadline: run.deadline,
+    };
+    let taken = Box::pin(body::take(answer, reading)).await;
     watch.lap(&mut run.record, "transfer");
     let Taken { length, kept, failure: broken } = taken;
     run.record.set(&BODY_LENGTH, length as f64);
     if !fail(broken) && keep {
         run.enter(Phase::Assertion);
         let (regex, json) = wrong_body(settings.clone(), kept).await;
-        run.record.set(&REGEX, f64::from(u8::from(regex.is_some())));
+        run.record.set(&FAILED_REGEX, f64::from(u8::from(regex.is_some())));
         if json.is_some() && regex.is_none() {
             run.record.set(&JSON, 1.0);
         }

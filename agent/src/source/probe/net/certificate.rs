@@ -97,6 +97,11 @@ pub(super) fn report(
     }
 }
 
+/// What a run reported as the first expiry of the certificates, in seconds since the Unix epoch.
+pub fn earliest_expiry(record: &Record) -> Option<f64> {
+    record.value(&EARLIEST)
+}
+
 /// The longest chain that is followed.
 const MAX_CHAIN: usize = 8;
 

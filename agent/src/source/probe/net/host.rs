@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// Splits an address into host and port. Without a port, the default is taken, if there is one.
 pub fn split(address: &str, default_port: Option<u16>) -> Result<(&str, u16), String> {
+    if address.contains("://") {
+        return Err("it is a URL; write the host and the port only".to_owned());
+    }
     let remedy = "write HOST:PORT, an IPv6 address in brackets";
     let missing = || default_port.ok_or_else(|| format!("it has no port; {remedy}"));
     let (host, port) = if let Some(rest) = address.strip_prefix('[') {
@@ -79,7 +82,7 @@ mod tests {
             ("::1", "no port"),
             ("[::1:2", "not closed"),
             ("[a]:1", "no IPv6"),
-            ("http://a:1", "1 to 65535"),
+            ("http://a:1", "URL"),
             ("a..b:1", "neither"),
             ("me@a:1", "user name"),
             ("", "no port"),

@@ -10,6 +10,7 @@
 
 use super::dns::{self, Message, Question};
 use crate::source::probe::outcome::{Failure, Phase, Reason};
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -241,6 +242,8 @@ impl<T> Followed<T> {
 pub struct Resolver {
     conf: Followed<Conf>,
     hosts: Followed<String>,
+    /// Asked in place of those of the file; none if it is to be as the file says.
+    servers: ArcSwap<Vec<SocketAddr>>,
 }
 
 impl Resolver {
@@ -251,15 +254,24 @@ impl Resolver {
 
     /// With these files.
     pub fn with_files(conf: &Path, hosts: &Path) -> Self {
-        Self { conf: Followed::new(conf, Conf::parse), hosts: Followed::new(hosts, str::to_owned) }
+        Self {
+            conf: Followed::new(conf, Conf::parse),
+            hosts: Followed::new(hosts, str::to_owned),
+            servers: ArcSwap::default(),
+        }
+    }
+
+    /// Asks these name servers in place of those of the file; with none, those of the file again.
+    pub fn ask(&self, servers: &[SocketAddr]) {
+        self.servers.store(Arc::new(servers.to_vec()));
     }
 
     #[cfg(test)]
     fn with_servers(self, servers: &[SocketAddr]) -> Self {
         let mut conf = (*self.conf.value()).clone();
-        conf.servers = servers.to_vec();
         conf.timeout = Duration::from_millis(200);
         self.conf.state.lock().value = Arc::new(conf);
+        self.ask(servers);
         self
     }
 
@@ -277,9 +289,11 @@ impl Resolver {
             return choose(&known);
         }
         let conf = self.conf.value();
+        let own = self.servers.load_full();
+        let servers = if own.is_empty() { &conf.servers } else { &*own };
         let mut worst = LookupError::NotFound;
         for name in conf.names(host) {
-            match ask_all(&conf, &name, families).await {
+            match ask_all(&conf, servers, &name, families).await {
                 Ok(found) => match choose(&found) {
                     Ok(address) => return Ok(address),
                     Err(error) => worst = error,
@@ -295,10 +309,15 @@ impl Resolver {
 }
 
 /// Asks the servers in turn until one knows.
-async fn ask_all(conf: &Conf, name: &str, families: Families) -> Result<Vec<IpAddr>, LookupError> {
+async fn ask_all(
+    conf: &Conf,
+    servers: &[SocketAddr],
+    name: &str,
+    families: Families,
+) -> Result<Vec<IpAddr>, LookupError> {
     let mut last = LookupError::NotFound;
     for _ in 0..conf.attempts {
-        for server in &conf.servers {
+        for server in servers {
             match ask(*server, conf.timeout, name, families.types()).await {
                 Err(error @ LookupError::Server { .. }) => last = error,
                 settled => return settled,

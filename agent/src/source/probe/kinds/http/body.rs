@@ -5,6 +5,7 @@ use crate::source::probe::outcome::{Failure, Phase, Reason};
 use brotli_decompressor::DecompressorWriter;
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use std::io::Write;
+use tokio::time::{Instant, timeout_at};
 
 /// The largest body that is matched, in bytes: it is in memory at once, and the agent has little.
 pub const MAX_MATCHED_BYTES: u64 = 8 << 20;
@@ -137,13 +138,22 @@ impl Inflow {
     }
 }
 
-/// Reads a body. A limit of zero is none, but for a body that is kept.
-pub(super) async fn take(
-    mut answer: Answer,
-    compression: Option<Compression>,
-    limit: u64,
-    keep: bool,
-) -> Taken {
+/// How a body is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    /// How it must be compressed.
+    pub(super) compression: Option<Compression>,
+    /// How many bytes are read at most; zero is no limit, but for a body that is kept.
+    pub(super) limit: u64,
+    /// Whether the bytes are kept.
+    pub(super) keep: bool,
+    /// When reading ends, wherever it is: what came until then is reported.
+    pub(super) deadline: Instant,
+}
+
+/// Reads a body.
+pub(super) async fn take(mut answer: Answer, reading: Reading) -> Taken {
+    let Reading { compression, limit, keep, deadline } = reading;
     let most = match (limit, keep) {
         (0, false) => u64::MAX,
         (0, true) => MAX_MATCHED_BYTES,
@@ -153,15 +163,22 @@ pub(super) async fn take(
     let sink = Sink { length: 0, limit: most, kept: keep.then(Vec::new), over: false };
     let mut inflow = Inflow::new(compression, sink);
     let mut failure = None;
-    while let Some(piece) = answer.piece().await {
-        let written = match piece {
-            Ok(piece) => {
+    loop {
+        let written = match timeout_at(deadline, answer.piece()).await {
+            Ok(Some(Ok(piece))) => {
                 let (next, written) = inflow.take(&piece);
                 inflow = next;
                 written
             }
-            Err(broken) => {
+            Ok(None) => break,
+            Ok(Some(Err(broken))) => {
                 failure = Some(broken);
+                break;
+            }
+            Err(_) => {
+                let words =
+                    format!("the body did not end in time, {} bytes of it came", inflow.sink().length);
+                failure = Some(Failure::new(Phase::Transfer, Reason::Timeout, words));
                 break;
             }
         };

@@ -1,0 +1,7 @@
+//! Synthetic checks beside a real blackbox_exporter, on servers of the test's own.
+
+mod beside;
+mod end_to_end;
+mod http;
+mod servers;
+mod wire;
