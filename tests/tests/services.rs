@@ -1,6 +1,8 @@
 //! Checks of databases, queues and RPC servers on real ones: as they should be, stopped, hung, slow, with wrong
 //! credentials, over TLS and without where the server wants it. A check is made by `pegel-agent once`.
 
+#![allow(clippy::float_cmp, reason = "gauges that are 0 or 1 are those numbers exactly")]
+
 use pegel_proto::identity::NodeId;
 use pegel_runtime::pki::{AggregatorNames, DEFAULT_LEAF_LIFETIME, Existing};
 use pegel_tests::process::Process;
