@@ -1,5 +1,6 @@
 //! The wiring of the agent: the one place that makes the parts and knows in what order they begin and end.
 
+use crate::call_in;
 use crate::cli::{ConfigArgs, Launch, RejectsArgs};
 use crate::config::{Purpose, Settings, load_settings};
 use crate::intake::{DEFAULT_INTAKE_BYTES, Intake, intake};
@@ -129,7 +130,8 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
 
     let admin_shutdown = CancellationToken::new();
     let admin_task = if settings.admin.enabled {
-        let routes = routes(status, delivery.rejects.clone(), delivery.intake.clone());
+        let jobs = call_in::routes(probes.heartbeats().clone(), status.clock.clone());
+        let routes = routes(status, delivery.rejects.clone(), delivery.intake.clone()).merge(jobs);
         let ready = delivery.snapshot.clone();
         let admin = Admin::new(settings.admin.clone(), registry.clone())
             .reload(reloader.as_fn())

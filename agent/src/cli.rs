@@ -26,6 +26,8 @@ pub enum Command {
     Validate(ConfigArgs),
     /// Collects once and prints it in the Prometheus text format.
     Once(ConfigArgs),
+    /// Prints Prometheus rules for the objectives of the checks: error budgets and alerts on how fast they burn.
+    Rules(ConfigArgs),
     /// Looks into the buffer of an agent.
     Buffer {
         /// What to do with it.
@@ -184,6 +186,10 @@ pub fn execute(cli: Cli, actions: &Actions) -> anyhow::Result<()> {
             let loaded = load_settings(&args.input(), Purpose::Collect)?;
             print(&(actions.once)(loaded.settings)?)
         }
+        Command::Rules(args) => {
+            let loaded = load_settings(&args.input(), Purpose::Collect)?;
+            print(&rules(&loaded.settings)?)
+        }
         Command::Buffer { command: BufferCommand::Inspect(args) } => {
             print(&(actions.inspect)(&args.directory()?, args.json)?)
         }
@@ -194,6 +200,15 @@ pub fn execute(cli: Cli, actions: &Actions) -> anyhow::Result<()> {
             print(&(names.join("\n") + "\n"))
         }
     }
+}
+
+fn rules(settings: &Settings) -> anyhow::Result<String> {
+    let objectives = &settings.probes.objectives;
+    anyhow::ensure!(
+        !objectives.is_empty(),
+        "no check has an objective: add one, such as `objective: {{availability: 99.9}}`, to a check of probes.checks"
+    );
+    Ok(crate::slo::rule_file(objectives))
 }
 
 /// Prints; a reader that went away (`| head`) is no failure.

@@ -1,6 +1,7 @@
 //! The agent: sources, batches, spool, uplink. `ARCHITECTURE.md` has the map; `app` wires everything.
 
 pub mod app;
+pub mod call_in;
 pub mod cli;
 pub mod config;
 pub mod intake;

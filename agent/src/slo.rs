@@ -5,8 +5,8 @@
 //! chapter 5 ("multiwindow, multi-burn-rate alerts"): an alert fires when the budget burns so fast that a stated share
 //! of it is gone within a long window, and still does in a short one, so that it ends soon after the trouble does.
 //!
-//! Everything is computed from `probe_success` and `probe_duration_seconds`, so that the rules work for a
-//! blackbox_exporter's checks too. Runs in a maintenance window count neither way.
+//! Everything is computed from `probe_success` and `probe_duration_seconds`, over all nodes that check a target. Runs in
+//! a maintenance window count neither way.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ const TICKET: [Burn; 2] = [
 /// What a check's users may expect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Objective {
-    /// The check: the label `job` of its series.
+    /// The check: the label `check` of its series.
     pub check: String,
     /// The share of runs that succeed, above 0 and below 1.
     pub availability: Option<f64>,
@@ -128,7 +128,7 @@ pub fn rule_file(objectives: &[Objective]) -> String {
 }
 
 fn indicators(objective: &Objective) -> Vec<Indicator<'_>> {
-    let selector = format!("{{job={}}}", quoted(&objective.check));
+    let selector = format!("{{check={}}}", quoted(&objective.check));
     let maintained = format!("(pegel_probe_maintenance{selector} == 1)");
     let mut all = Vec::new();
     let mut add = |name, error: String, target, bad| {
@@ -182,9 +182,7 @@ impl Indicator<'_> {
     /// The mean over a window and over the nodes that check a target.
     fn over(&self, window: Duration) -> String {
         let (selector, window) = (self.selector(), words(window));
-        format!(
-            "avg by (tenant, job, instance, slo, sli) (avg_over_time(pegel_slo:error{selector}[{window}]))"
-        )
+        format!("avg by (tenant, instance, slo, sli) (avg_over_time(pegel_slo:error{selector}[{window}]))")
     }
 
     fn record(&self, name: &str, expr: String) -> Rule {

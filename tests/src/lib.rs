@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod pegel;
 pub mod process;
 pub mod prometheus;
+pub mod services;
 pub mod udp_proxy;
 
 use std::future::Future;

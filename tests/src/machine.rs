@@ -99,6 +99,7 @@ pub struct Machine {
 impl Machine {
     /// Boots one and waits until its units are up; none, with the reason printed, where no machine can be had.
     pub async fn boot(setup: MachineSetup) -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: backend machine: only root can boot a machine; run the tests as root");
             return None;
@@ -106,7 +107,6 @@ impl Machine {
         let tree = backend("machine")?;
         let dir = TempDir::new().expect("a directory");
         std::fs::create_dir(dir.path().join("shared")).expect("a directory");
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("pegel-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let mut boot = command(&tree, &name, &setup, dir.path()).spawn().expect("tests/backends/boot starts");
         let lifeline = boot.stdin.take();

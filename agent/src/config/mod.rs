@@ -143,7 +143,7 @@ impl RawAgent {
         let host = self.host.resolve(&root.key("host"), mistakes);
         let containers = self.containers.resolve(&root.key("containers"), mistakes);
         let scrape = self.scrape.resolve(&root.key("scrape"), mistakes);
-        let probes = self.probes.resolve(&root.key("probes"), mistakes);
+        let mut probes = self.probes.resolve(&root.key("probes"), mistakes);
         let collects =
             host.is_some() || containers.is_some() || !scrape.jobs.is_empty() || !probes.checks.is_empty();
         if purpose == Purpose::Run && !collects {
@@ -152,6 +152,7 @@ impl RawAgent {
             mistakes.warn(&root.key("host"), reason, "turn host on, or add a job to scrape.jobs");
         }
         let state_dir = mistakes.path_of(&root.key("state_dir"), &self.state_dir);
+        probes.state_dir = (purpose == Purpose::Run).then(|| state_dir.clone());
         Settings {
             buffer: self.buffer.resolve(&state_dir, &root.key("buffer"), mistakes),
             state_dir,

@@ -2,11 +2,15 @@
 
 mod http;
 mod maintenance;
+mod objective;
+mod service;
 mod tls;
 mod wire;
 
 pub use http::RawHttpProbe;
 pub use maintenance::RawMaintenance;
+pub use objective::RawObjective;
+pub use service::{RawAmqpProbe, RawGrpcProbe, RawHeartbeatProbe, RawPostgresProbe, RawRedisProbe};
 pub use tls::RawProbeTls;
 pub use wire::{RawDnsProbe, RawIcmpProbe, RawTcpProbe, RawTlsProbe};
 
@@ -89,6 +93,16 @@ pub enum RawKind {
     Tcp,
     /// A certificate.
     Tls,
+    /// `PING` of Redis.
+    Redis,
+    /// A query of PostgreSQL.
+    Postgres,
+    /// A connection to an AMQP broker such as RabbitMQ.
+    Amqp,
+    /// The health of a gRPC server.
+    Grpc,
+    /// A job that has to call in.
+    Heartbeat,
 }
 
 impl RawKind {
@@ -100,6 +114,11 @@ impl RawKind {
             Self::Icmp => "icmp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+            Self::Amqp => "amqp",
+            Self::Grpc => "grpc",
+            Self::Heartbeat => "heartbeat",
         }
     }
 }
@@ -151,6 +170,18 @@ pub struct RawCheck {
     /// Good runs in a row until a target that was down counts as up.
     #[schemars(range(min = 1, max = 1000))]
     pub up_after: u32,
+    /// What its users may expect, for `pegel-agent rules`.
+    pub objective: Option<RawObjective>,
+    /// For `kind: redis`.
+    pub redis: Option<RawRedisProbe>,
+    /// For `kind: postgres`.
+    pub postgres: Option<RawPostgresProbe>,
+    /// For `kind: amqp`.
+    pub amqp: Option<RawAmqpProbe>,
+    /// For `kind: grpc`.
+    pub grpc: Option<RawGrpcProbe>,
+    /// For `kind: heartbeat`.
+    pub heartbeat: Option<RawHeartbeatProbe>,
     /// For `kind: dns`.
     pub dns: Option<RawDnsProbe>,
     /// For `kind: http`.
@@ -177,6 +208,12 @@ impl Default for RawCheck {
             retries: 0,
             down_after: DEFAULT_DOWN_AFTER,
             up_after: DEFAULT_UP_AFTER,
+            objective: None,
+            redis: None,
+            postgres: None,
+            amqp: None,
+            grpc: None,
+            heartbeat: None,
             dns: None,
             http: None,
             icmp: None,
@@ -230,9 +267,12 @@ impl RawProbes {
                 windows.push((&window.checks, Arc::new(resolved)));
             }
         }
-        let mut checks = Vec::new();
+        let (mut checks, mut objectives) = (Vec::new(), Vec::new());
         for (i, check) in self.checks.iter().enumerate() {
             let path = path.key("checks").index(i);
+            if let Some(objective) = &check.objective {
+                objectives.push(objective.resolve(&check.name, &path.key("objective"), mistakes));
+            }
             let of_check =
                 |(names, _): &&(&[String], Arc<Window>)| names.is_empty() || names.contains(&check.name);
             let of_check = windows.iter().filter(of_check).map(|(_, window)| window.clone()).collect();
@@ -243,9 +283,11 @@ impl RawProbes {
         }
         Settings {
             checks,
+            objectives,
             max_running: self.max_running as usize,
             file_sd_refresh: self.file_sd_refresh.0,
             from_containers: self.container_labels,
+            state_dir: None,
             name_servers: self.name_servers.iter().map(|server| server.0).collect(),
             labels: labels::resolve(self.preset, &self.labels, path, mistakes),
         }
@@ -282,6 +324,11 @@ impl RawCheck {
             ("icmp", self.icmp.is_some()),
             ("tcp", self.tcp.is_some()),
             ("tls", self.tls.is_some()),
+            ("redis", self.redis.is_some()),
+            ("postgres", self.postgres.is_some()),
+            ("amqp", self.amqp.is_some()),
+            ("grpc", self.grpc.is_some()),
+            ("heartbeat", self.heartbeat.is_some()),
         ] {
             if said && section != wanted {
                 let reason = format!("is not used by a check of kind {wanted}");
@@ -309,6 +356,21 @@ impl RawCheck {
             }
             RawKind::Tls => {
                 Kind::Tls(Box::new(self.tls.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Redis => {
+                Kind::Redis(Box::new(self.redis.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Postgres => Kind::Postgres(Box::new(
+                self.postgres.clone().unwrap_or_default().resolve(&section, mistakes),
+            )),
+            RawKind::Amqp => {
+                Kind::Amqp(Box::new(self.amqp.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Grpc => {
+                Kind::Grpc(Box::new(self.grpc.clone().unwrap_or_default().resolve(&section, mistakes)))
+            }
+            RawKind::Heartbeat => {
+                Kind::Heartbeat(self.heartbeat.clone().unwrap_or_default().resolve(&section, mistakes))
             }
         }
     }
@@ -386,6 +448,10 @@ impl RawCheck {
 fn target_remedy(kind: &Kind) -> &'static str {
     match kind {
         Kind::Http(_) => "write a URL such as https://shop.example/health",
+        Kind::Redis(_) | Kind::Postgres(_) | Kind::Amqp(_) | Kind::Grpc(_) => {
+            "write HOST or HOST:PORT, an IPv6 address in brackets"
+        }
+        Kind::Heartbeat(_) => "write the name by which the job calls in, such as nightly-backup",
         Kind::Icmp(_) => "write a host such as router.example",
         Kind::Dns(_) => "write a name server such as 192.0.2.53 or ns.example:53",
         Kind::Tcp(_) | Kind::Tls(_) => "write a host and a port such as mail.example:25",

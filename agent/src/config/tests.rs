@@ -99,7 +99,10 @@ fn the_defaults_are_those_of_the_modules() {
     job.targets =
         vec![source::scrape::settings::TargetGroup { targets: vec!["a:1".into()], labels: Vec::new() }];
     assert_eq!(read(text).unwrap().settings.scrape.jobs, [job]);
-    assert_eq!(settings.probes, source::probe::settings::Settings::default());
+    let state_dir = Some("/var/lib/pegel-agent".into());
+    let probes =
+        source::probe::settings::Settings { state_dir, ..source::probe::settings::Settings::default() };
+    assert_eq!(settings.probes, probes);
     let text = "probes: {checks: [{name: a, kind: http, targets: [a]}]}";
     let kind = source::probe::kinds::Kind::Http(Box::default());
     let mut check = source::probe::settings::Check::new("a", kind);

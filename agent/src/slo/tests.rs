@@ -32,7 +32,8 @@ fn judged(series: &str, at: &str, alerts: &str) {
 
 /// A check's series: `success` and `maintenance` in promtool's notation, always answered within 0.1 s.
 fn series(success: &str, maintenance: &str) -> String {
-    let labels = r#"{job="the \"shop\"",instance="https://a/",tenant="acme",node="n"}"#;
+    let labels =
+        r#"{job="blackbox-exporter",check="the \"shop\"",instance="https://a/",tenant="acme",node="n"}"#;
     [
         ("probe_success", success),
         ("pegel_probe_maintenance", maintenance),
@@ -47,7 +48,7 @@ fn a_check_that_fails_every_tenth_time_pages_somebody() {
     // A tenth is a hundred times what the objective allows; the 14.4-fold of an hour is passed after nine minutes.
     let tenth = "1 1 1 1 1 1 1 1 1 0 ".repeat(12);
     let expected = r#"
-    - exp_labels: {severity: critical, job: 'the "shop"', instance: 'https://a/', tenant: acme, slo: 'the "shop"', sli: availability}
+    - exp_labels: {severity: critical, instance: 'https://a/', tenant: acme, slo: 'the "shop"', sli: availability}
       exp_annotations:
         summary: 'the "shop": the availability budget of https://a/ burns too fast'
         description: '10% of the runs of check the "shop" against https://a/ fail (over 1h and 5m, or 6h and 30m); the objective allows 0.1 %. See `pegel status` and the check''s last error.'"#;

@@ -187,6 +187,19 @@ impl Resolver {
     }
 }
 
+/// A series may have labels `tenant` and `node` of its own (`node` names a NUMA node in node_exporter's metrics, and a
+/// Kubernetes node in those of kube-state-metrics): they are kept under the names that Prometheus gives to what a
+/// scraped series brings along beside a target's label.
+fn set_aside(full: &mut Vec<(&str, &str)>) {
+    for (own, exported) in [(TENANT_LABEL, "exported_tenant"), (NODE_LABEL, "exported_node")] {
+        let Some(at) = full.iter().position(|(name, _)| *name == own) else { continue };
+        let (_, value) = full.remove(at);
+        if full.iter().all(|(name, _)| *name != exported) {
+            full.push((exported, value));
+        }
+    }
+}
+
 /// Puts a thing at its number. The codec's caps bound the numbers.
 fn put<T>(slots: &mut Vec<Option<T>>, id: u32, thing: T) -> Option<T> {
     let id = id as usize;
@@ -215,7 +228,7 @@ impl Visitor for Resolver {
         let (target, fingerprint) =
             self.targets.get(target as usize).and_then(Option::as_ref).unwrap_or(&none);
         let mut full = full_labels(target, labels);
-        full.retain(|(name, _)| *name != TENANT_LABEL && *name != NODE_LABEL);
+        set_aside(&mut full);
         full.push((TENANT_LABEL, &self.tenant));
         full.push((NODE_LABEL, &self.node));
         full.sort_unstable();
@@ -312,7 +325,10 @@ mod tests {
         let view = symbols.view();
         let text: Vec<_> =
             block.set.series[0].labels.iter().map(|(n, v)| (view.text(*n), view.text(*v))).collect();
-        assert_eq!(text, [("__name__", "up"), ("job", "j"), ("node", "n1"), ("tenant", "acme")]);
+        let kept = [("exported_node", "claimed"), ("exported_tenant", "other")];
+        let expected =
+            [("__name__", "up"), kept[0], kept[1], ("job", "j"), ("node", "n1"), ("tenant", "acme")];
+        assert_eq!(text, expected);
         assert_eq!(block.stamp_ms(0), 7);
     }
 
@@ -356,14 +372,29 @@ mod tests {
     fn two_series_that_become_one_are_a_fault_of_the_second() {
         let symbols = Arc::new(Symbols::new());
         let mut resolver = resolver(&symbols, 10);
-        resolver.series(0, 0, &labels(&[("__name__", "x"), ("node", "a")]), FAMILY);
-        resolver.series(1, 0, &labels(&[("__name__", "x"), ("node", "b")]), FAMILY);
+        resolver.series(0, 0, &labels(&[("__name__", "x"), ("exported_node", "1"), ("node", "a")]), FAMILY);
+        resolver.series(1, 0, &labels(&[("__name__", "x"), ("exported_node", "1"), ("node", "b")]), FAMILY);
         resolver.series(2, 0, &labels(&[("a", "x")]), FAMILY);
         let set = resolver.resolve_set(&[0, 1, 2]);
         assert!(set.faulty());
         assert_eq!(set.fault(0), None);
         assert_eq!(set.fault(1), Some(LabelFault::Collision));
         assert_eq!(set.fault(2), Some(LabelFault::NoName));
+    }
+
+    #[test]
+    fn series_that_differ_by_a_node_of_their_own_stay_two() {
+        let symbols = Arc::new(Symbols::new());
+        let mut resolver = resolver(&symbols, 10);
+        for (id, node) in [(0, "0"), (1, "1")] {
+            resolver.series(
+                id,
+                0,
+                &labels(&[("__name__", "node_zoneinfo_spanned_pages"), ("node", node)]),
+                FAMILY,
+            );
+        }
+        assert!(!resolver.resolve_set(&[0, 1]).faulty());
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct CheckRow {
     pub tenant: String,
     /// The node that checks.
     pub node: String,
+    /// The check's name: the label `check`, or `job` where an exporter checks.
+    pub check: String,
     /// The label `job`.
     pub job: String,
     /// The label `instance`: what is checked.
@@ -166,11 +168,13 @@ fn row(agent: &AgentIdentity, labels: Vec<(String, String)>, seen: Seen, fresh_s
         None => CheckState::Pending,
     };
     let failing = seen.success.is_some_and(|success| success < 1.0);
+    let job = labels.remove("job").unwrap_or_default();
     let (phase, reason) = seen.failure.filter(|_| failing).unzip();
     CheckRow {
         tenant: agent.tenant.to_string(),
         node: agent.node.to_string(),
-        job: labels.remove("job").unwrap_or_default(),
+        check: labels.remove("check").unwrap_or_else(|| job.clone()),
+        job,
         instance: labels.remove("instance").unwrap_or_default(),
         kind: seen.up.map(|(_, kind)| kind).filter(|kind| !kind.is_empty()),
         labels,
@@ -209,13 +213,13 @@ mod tests {
     use crate::output::recent::tests::{Bed, START_MS, identity};
 
     const SERIES: [&str; 7] = [
-        "probe_success job=web instance=https://a/ team=shop node=n tenant=acme",
-        "probe_duration_seconds job=web instance=https://a/ team=shop node=n tenant=acme",
-        "probe_ssl_earliest_cert_expiry job=web instance=https://a/ team=shop node=n tenant=acme",
-        "pegel_probe_maintenance job=web instance=https://a/ team=shop node=n tenant=acme",
-        "pegel_probe_state_since_timestamp_seconds job=web instance=https://a/ team=shop node=n tenant=acme",
-        "pegel_probe_up job=web instance=https://a/ team=shop node=n tenant=acme kind=http",
-        "pegel_probe_failure job=web instance=https://a/ team=shop node=n tenant=acme phase=connect reason=refused",
+        "probe_success check=web job=blackbox instance=https://a/ team=shop node=n tenant=acme",
+        "probe_duration_seconds check=web job=blackbox instance=https://a/ team=shop node=n tenant=acme",
+        "probe_ssl_earliest_cert_expiry check=web job=blackbox instance=https://a/ team=shop node=n tenant=acme",
+        "pegel_probe_maintenance check=web job=blackbox instance=https://a/ team=shop node=n tenant=acme",
+        "pegel_probe_state_since_timestamp_seconds check=web job=blackbox instance=https://a/ team=shop node=n tenant=acme",
+        "pegel_probe_up check=web job=blackbox instance=https://a/ team=shop node=n tenant=acme kind=http",
+        "pegel_probe_failure check=web job=blackbox instance=https://a/ team=shop node=n tenant=acme phase=connect reason=refused",
     ];
 
     fn seen(values: &[f64]) -> CheckRow {
@@ -234,7 +238,7 @@ mod tests {
         assert_eq!((row.state, row.failing, row.since_ms), (CheckState::Down, true, Some(1_700_000_000_500)));
         assert_eq!(row.error.as_deref(), Some("refused while connecting"));
         assert_eq!(
-            (row.job.as_str(), row.instance.as_str(), row.kind.as_deref()),
+            (row.check.as_str(), row.instance.as_str(), row.kind.as_deref()),
             ("web", "https://a/", Some("http"))
         );
         assert_eq!(row.labels, BTreeMap::from([("team".to_owned(), "shop".to_owned())]));

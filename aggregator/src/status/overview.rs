@@ -73,6 +73,7 @@ pub struct NodeRow {
 struct Wanted {
     tenant: Option<String>,
     node: Option<String>,
+    check: Option<String>,
     job: Option<String>,
     states: Vec<CheckState>,
 }
@@ -85,6 +86,7 @@ impl Wanted {
             match &*name {
                 "tenant" => wanted.tenant = Some(value),
                 "node" => wanted.node = Some(value),
+                "check" => wanted.check = Some(value),
                 "job" => wanted.job = Some(value),
                 "state" => {
                     let known = CheckState::ALL.into_iter().find(|state| state.name() == value);
@@ -94,7 +96,7 @@ impl Wanted {
                 }
                 other => {
                     let told = format!(
-                        "`{}` is not known; use tenant, node, job, state",
+                        "`{}` is not known; use tenant, node, check, job, state",
                         other.chars().take(64).collect::<String>().escape_debug()
                     );
                     return Err(Refusal(StatusCode::BAD_REQUEST, told));
@@ -105,7 +107,8 @@ impl Wanted {
     }
 
     fn takes(&self, row: &CheckRow) -> bool {
-        self.job.as_ref().is_none_or(|job| *job == row.job)
+        self.check.as_ref().is_none_or(|check| *check == row.check)
+            && self.job.as_ref().is_none_or(|job| *job == row.job)
             && (self.states.is_empty() || self.states.contains(&row.state))
     }
 }
@@ -169,7 +172,7 @@ fn answer(status: &Status, snapshot: &Snapshot, caller: &Caller, wanted: &Wanted
     answer.checks.sort_by(|a, b| {
         let key = |row: &CheckRow| (row.state, !row.failing);
         key(a).cmp(&key(b)).then_with(|| {
-            (&a.tenant, &a.job, &a.instance, &a.node).cmp(&(&b.tenant, &b.job, &b.instance, &b.node))
+            (&a.tenant, &a.check, &a.instance, &a.node).cmp(&(&b.tenant, &b.check, &b.instance, &b.node))
         })
     });
     answer.checks.truncate(status.settings.max_answer_series);

@@ -36,7 +36,7 @@ impl Exposition {
     /// Whether a collector says that it has all of its samples; none if there is no such collector.
     pub fn success(&self, collector: &str) -> Option<bool> {
         let series = format!("node_scrape_collector_success{{collector=\"{collector}\"}}");
-        self.value(&series).map(|value| value == 1.0)
+        self.value(&series).map(|value| value > 0.0)
     }
 }
 

@@ -205,7 +205,7 @@ async fn a_machine_with_real_units_looks_the_same_to_both() {
     let Some(machine) = Machine::boot(setup).await else { return };
     units(&machine).await;
     let extra: Vec<&str> = EXTRA.into_iter().filter(|name| has(name)).collect();
-    let flags: String = extra.iter().map(|name| format!(" --collector.{name}")).collect();
+    let flags: String = extra.iter().flat_map(|name| [" --collector.", name]).collect();
     machine
         .unit(
             "node_exporter.service",

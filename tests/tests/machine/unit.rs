@@ -9,6 +9,9 @@ use pegel_tests::{eventually, let_run, workspace};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// What the journal says of a bus that stands still.
+const NAMED: &str = "/run/dbus/system_bus_socket: it has not answered within";
+
 /// How long the agent may take until it has collected something: one interval of 1 s on a busy machine.
 const COLLECTED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -91,7 +94,6 @@ async fn bus_stands_still(machine: &Machine) {
         let journal = String::from_utf8_lossy(&output.expect("nsenter starts").stdout).into_owned();
         journal.lines().filter(|line| line.contains(words)).count()
     };
-    const NAMED: &str = "/run/dbus/system_bus_socket: it has not answered within";
     signal("--signal=STOP");
     eventually("the bus is named", COLLECTED_WITHIN, || async { (said(NAMED) == 2).then_some(()) }).await;
     // Some scrapes more say nothing more.
@@ -117,7 +119,7 @@ async fn the_shipped_unit_runs_the_agent_and_keeps_what_it_collects() {
     for (name, file) in [
         ("agent.pem", &files.cert),
         ("agent.key", &files.key),
-        ("ca.pem", &site.authority().certificate_path().to_owned()),
+        ("ca.pem", &site.authority().certificate_path()),
     ] {
         machine.write(&format!("/etc/pegel/{name}"), &std::fs::read(file).expect("a file"));
     }

@@ -88,6 +88,7 @@ options! {
     Nvme nvme RawNothing;
     Nvmesubsystem nvmesubsystem RawNothing;
     Os os RawNothing;
+    Pcidevice pcidevice RawNothing;
     Powersupplyclass powersupplyclass RawPowerSupplies;
     Pressure pressure RawNothing;
     Processes processes RawNothing;

@@ -40,7 +40,7 @@ struct Chip {
     /// What the file `name` says, without blanks around it.
     name_said: Box<str>,
     /// The label `chip_name`.
-    chip_name: Option<Box<str>>,
+    driver_name: Option<Box<str>>,
     listed: Option<Listed>,
 }
 
@@ -117,7 +117,7 @@ impl Chip {
         Self {
             stable_name: if is_dir { stable_name(&dir, chip_name.as_deref()) } else { None },
             name_said: name_file.unwrap_or_default().trim().into(),
-            chip_name: chip_name.map(Into::into),
+            driver_name: chip_name.map(Into::into),
             listed: None,
             dir,
         }
@@ -140,7 +140,7 @@ impl Chip {
             let until_scrape = out.scrape() + RELIST_SCRAPES;
             self.listed.insert(Listed { chip, until_scrape, sensors })
         };
-        if let Some(name) = &self.chip_name {
+        if let Some(name) = &self.driver_name {
             out.emit(&metrics.chip_names, &[&listed.chip, name], 1.0);
         }
         for sensor in &mut listed.sensors {
@@ -152,7 +152,7 @@ impl Chip {
 
 /// What stays the same however modules are loaded: the device's bus and name; else what the driver calls itself;
 /// else the directory.
-fn stable_name(dir: &Path, chip_name: Option<&str>) -> Option<Box<str>> {
+fn stable_name(dir: &Path, driver_name: Option<&str>) -> Option<Box<str>> {
     let part = |path: &Path| path.file_name().map(|name| cleaned(&name.to_string_lossy()));
     if let Ok(device) = fs::canonicalize(dir.join("device")) {
         let name = part(&device).unwrap_or_default();
@@ -163,7 +163,7 @@ fn stable_name(dir: &Path, chip_name: Option<&str>) -> Option<Box<str>> {
             _ => {}
         }
     }
-    if let Some(name) = chip_name {
+    if let Some(name) = driver_name {
         return Some(name.into());
     }
     let name = part(&fs::canonicalize(dir).ok()?)?;

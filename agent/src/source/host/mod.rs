@@ -56,6 +56,7 @@ mod nvme;
 mod nvmesubsystem;
 mod os;
 mod own_process;
+mod pcidevice;
 mod powersupplyclass;
 mod pressure;
 mod processes;
@@ -272,6 +273,8 @@ collectors! {
     Nvmesubsystem nvmesubsystem off;
     /// The operating system's name and version.
     Os os on;
+    /// PCI devices.
+    Pcidevice pcidevice off;
     /// Batteries and mains.
     Powersupplyclass powersupplyclass on;
     /// Pressure stall information.

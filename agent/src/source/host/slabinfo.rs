@@ -24,8 +24,14 @@ struct Slabinfo {
     file: PolledFile,
     filter: Filter,
     metrics: Vec<Metric>,
-    /// By place; none for one that is filtered out.
-    known: Vec<(Box<[u8]>, Option<Box<str>>)>,
+    /// By place.
+    known: Vec<Slab>,
+}
+
+struct Slab {
+    name: Box<[u8]>,
+    /// The name as a label; none for one that is filtered out.
+    wanted: Option<Box<str>>,
 }
 
 /// Makes the collector.
@@ -61,13 +67,13 @@ impl Collector for Slabinfo {
                 return Err(text.bad("16 columns are expected", line));
             }
             let name = fields(line).next().unwrap_or_default();
-            if self.known.get(place).is_none_or(|(known, _)| **known != *name) {
+            if self.known.get(place).is_none_or(|known| *known.name != *name) {
                 let slab = label(name);
                 let wanted = self.filter.passes(&slab).then_some(slab);
                 self.known.truncate(place);
-                self.known.push((name.into(), wanted));
+                self.known.push(Slab { name: name.into(), wanted });
             }
-            if let Some((_, Some(slab))) = self.known.get(place) {
+            if let Some(Slab { wanted: Some(slab), .. }) = self.known.get(place) {
                 for (metric, value) in self.metrics.iter().zip(numbers) {
                     out.emit(metric, &[slab], value as f64);
                 }

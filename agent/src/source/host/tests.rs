@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+mod bad_input;
 mod damage;
+mod devices;
 mod golden;
 mod live;
 mod netlink;

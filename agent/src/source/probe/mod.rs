@@ -14,6 +14,7 @@
 //! server that never answers costs a socket for each run that waits for it and nothing else.
 
 pub mod containers;
+pub mod heartbeats;
 pub mod kinds;
 pub mod maintenance;
 pub mod net;
@@ -36,6 +37,8 @@ use super::container::Catalogue;
 use super::labels::TargetLabels;
 use super::scrape::discovery::FileTargets;
 use arc_swap::ArcSwap;
+use heartbeats::Heartbeats;
+use kinds::Kind;
 use net::Network;
 use parking_lot::Mutex;
 use pegel_proto::metrics::{Block, Labels};
@@ -68,6 +71,7 @@ const CHANGES_KEPT: usize = 1_024;
 struct Shared {
     context: SourceContext,
     network: Arc<Network>,
+    heartbeats: Arc<Heartbeats>,
     slots: Slots,
     running: AtomicUsize,
     metrics: ProbeMetrics,
@@ -78,9 +82,11 @@ struct Shared {
 
 impl Shared {
     fn new(context: SourceContext, settings: &Settings, registry: &Registry) -> Self {
+        let heartbeats = settings.state_dir.as_deref().map_or_else(Heartbeats::in_memory, Heartbeats::open);
         let network = Network::of_this_machine();
         network.resolver.ask(&settings.name_servers);
         Self {
+            heartbeats: Arc::new(heartbeats),
             context,
             network: Arc::new(network),
             slots: Slots::new(settings.max_running),
@@ -116,6 +122,7 @@ pub struct ProbeSource {
     settings: watch::Sender<Arc<Settings>>,
     statuses: Statuses,
     changes: broadcast::Sender<StateChange>,
+    heartbeats: Arc<Heartbeats>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -125,7 +132,7 @@ impl ProbeSource {
     pub fn start(settings: Settings, containers: Option<Arc<Catalogue>>, context: SourceContext) -> Self {
         let registry = context.registry.clone();
         let shared = Arc::new(Shared::new(context, &settings, &registry));
-        let changes = shared.changes.clone();
+        let (changes, heartbeats) = (shared.changes.clone(), shared.heartbeats.clone());
         let (sender, receiver) = watch::channel(Arc::new(settings));
         let statuses = Statuses::default();
         let supervisor = Supervisor {
@@ -138,7 +145,8 @@ impl ProbeSource {
             tasks: JoinSet::new(),
             complained: HashSet::new(),
         };
-        Self { settings: sender, statuses, changes, task: Mutex::new(Some(tokio::spawn(supervisor.run()))) }
+        let task = Mutex::new(Some(tokio::spawn(supervisor.run())));
+        Self { settings: sender, statuses, changes, heartbeats, task }
     }
 
     /// Goes on with other settings. Targets that stay equal keep their series and states.
@@ -154,6 +162,11 @@ impl ProbeSource {
     /// Changes of state from now on. A listener that lags is told how many it missed.
     pub fn changes(&self) -> broadcast::Receiver<StateChange> {
         self.changes.subscribe()
+    }
+
+    /// Where jobs call in.
+    pub fn heartbeats(&self) -> &Arc<Heartbeats> {
+        &self.heartbeats
     }
 
     /// Waits until every task has ended, after the context's shutdown.
@@ -312,6 +325,10 @@ impl Supervisor {
     fn follow_targets(&mut self, settings: &Settings) {
         let (wanted, bad) = resolve_all(&self.checks, &settings.labels, &self.shared.context.external_labels);
         self.complain(bad);
+        let jobs = wanted.iter().map(|(_, task)| &task.target);
+        let jobs = jobs.filter(|target| matches!(target.check.kind, Kind::Heartbeat(_)));
+        let jobs: Vec<&str> = jobs.map(|target| target.address.as_str()).collect();
+        self.shared.heartbeats.expect_only(&jobs, self.shared.context.clock.now_ms());
         let keys: HashSet<&TargetKey> = wanted.iter().map(|(key, _)| key).collect();
         self.running.retain(|key, running| {
             let stays = keys.contains(key);

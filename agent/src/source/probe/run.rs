@@ -1,5 +1,6 @@
 //! The contract between the source and the kinds of probes: one run of one check on one target.
 
+use super::heartbeats::Heartbeats;
 use super::net::Network;
 use super::outcome::{Failure, Phase};
 use super::record::{Gauge, Record};
@@ -33,13 +34,23 @@ pub struct Run {
     pub network: Arc<Network>,
     /// When the attempt is dropped.
     pub deadline: Instant,
+    /// Who called in.
+    pub heartbeats: Arc<Heartbeats>,
+    /// When the run began, in milliseconds since the Unix epoch.
+    pub now_ms: i64,
     phase: Phase,
 }
 
 impl Run {
     /// An attempt that begins.
-    pub fn new(target: Arc<Target>, network: Arc<Network>, deadline: Instant) -> Self {
-        Self { target, record: Record::default(), network, deadline, phase: Phase::Setup }
+    pub fn new(
+        target: Arc<Target>,
+        network: Arc<Network>,
+        heartbeats: Arc<Heartbeats>,
+        deadline: Instant,
+        now_ms: i64,
+    ) -> Self {
+        Self { target, record: Record::default(), network, deadline, heartbeats, now_ms, phase: Phase::Setup }
     }
 
     /// Says that a phase begins.

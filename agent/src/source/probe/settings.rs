@@ -3,6 +3,7 @@
 use super::kinds::Kind;
 use super::maintenance::Window;
 use super::state::Thresholds;
+use crate::slo::Objective;
 use crate::source::labels::{Preset, TargetLabels};
 use crate::source::scrape::settings::TargetGroup;
 use std::collections::BTreeMap;
@@ -36,12 +37,16 @@ pub const DEFAULT_FILE_SD_REFRESH: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The checks, each with a name of its own.
     pub checks: Vec<Check>,
+    /// What their users may expect.
+    pub objectives: Vec<Objective>,
     /// How many runs may go on at once.
     pub max_running: usize,
     /// How often `file_sd` files are looked at.
     pub file_sd_refresh: Duration,
     /// Whether containers' labels make checks.
     pub from_containers: bool,
+    /// Where what was heard of jobs is kept; none keeps it in memory only.
+    pub state_dir: Option<PathBuf>,
     /// Name servers that are asked in place of those of `/etc/resolv.conf`.
     pub name_servers: Vec<SocketAddr>,
     /// Labels of all targets, beside `instance` and `check`; a target's own win.
@@ -52,9 +57,11 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             checks: Vec::new(),
+            objectives: Vec::new(),
             max_running: DEFAULT_MAX_RUNNING,
             file_sd_refresh: DEFAULT_FILE_SD_REFRESH,
             from_containers: true,
+            state_dir: None,
             name_servers: Vec::new(),
             labels: TargetLabels::new(Preset::BLACKBOX_MIXIN, BTreeMap::new()),
         }

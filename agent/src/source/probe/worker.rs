@@ -40,7 +40,9 @@ pub(super) async fn run(task: &Task, shared: &Shared) -> Ran {
     let mut retries = 0;
     loop {
         let deadline = Instant::now() + check.timeout;
-        let mut run = Run::new(task.target.clone(), shared.network.clone(), deadline);
+        let now_ms = shared.context.clock.now_ms();
+        let heartbeats = shared.heartbeats.clone();
+        let mut run = Run::new(task.target.clone(), shared.network.clone(), heartbeats, deadline, now_ms);
         let ended = tokio::time::timeout_at(deadline, task.probe.attempt(&mut run)).await;
         let failure = match ended {
             Ok(Ok(())) => None,

@@ -253,7 +253,8 @@ pub(in crate::source) fn authorization(auth: &Auth) -> Result<HeaderValue, Fetch
     Ok(value)
 }
 
-fn read_secret(secret: &Secret) -> Result<String, FetchError> {
+/// A secret, read now.
+pub(in crate::source) fn read_secret(secret: &Secret) -> Result<String, FetchError> {
     match secret {
         Secret::Text(text) => Ok(text.clone()),
         Secret::File(path) => match std::fs::read_to_string(path) {

@@ -37,7 +37,7 @@ function table(rows, withNode) {
     h('thead', {}, h('tr', {}, heads.map((name) => h('th', { scope: 'col', class: name === 'Since' || name === 'Took' ? 'n' : null }, name)))),
     h('tbody', {}, rows.map((one) => h('tr', { 'data-state': one.state },
       h('td', {}, h('span', { class: 'say', 'data-level': level(one) }, stateWords(one))),
-      h('td', {}, one.job, one.kind && one.kind !== one.job && h('span', { class: 'quiet' }, ` ${one.kind}`)),
+      h('td', {}, one.check, one.kind && one.kind !== one.check && h('span', { class: 'quiet' }, ` ${one.kind}`)),
       h('td', { class: 'target' }, one.instance),
       withNode && h('td', {}, h('a', { href: nodePath(one.tenant, one.node) }, one.node), h('span', { class: 'quiet' }, ` ${one.tenant}`)),
       h('td', { class: 'n' }, one.since_ms ? span(now() - one.since_ms) : '–'),
@@ -80,11 +80,11 @@ export async function checksView(view) {
     if (answer.matching === 0) {
       replace(list, h('div', { class: 'empty' }, h('h2', {}, 'No check runs.'),
         h('p', { class: 'quiet' }, 'Checks ask whether a service answers as its users need. They are a few lines of an agent\'s configuration:'),
-        h('pre', {}, 'probes:\n  checks:\n    - name: shop\n      http: {}\n      targets: [https://shop.example/]')));
+        h('pre', {}, 'probes:\n  checks:\n    - name: shop\n      kind: http\n      targets: [https://shop.example/]')));
       return;
     }
     const wanted = filter.value.trim().toLowerCase();
-    const text = (one) => `${one.job} ${one.instance} ${one.kind ?? ''} ${one.node} ${one.tenant} ${stateWords(one)} ${one.error ?? ''}`.toLowerCase();
+    const text = (one) => `${one.check} ${one.instance} ${one.kind ?? ''} ${one.node} ${one.tenant} ${stateWords(one)} ${one.error ?? ''}`.toLowerCase();
     const shown = answer.checks.filter((one) => !wanted || text(one).includes(wanted));
     setText(words, inWords(counted(answer.tenants)));
     replace(list, table(shown.slice(0, MOST_ROWS), true),

@@ -206,6 +206,36 @@ fn with_options_every_value_is_node_exporters() {
     });
 }
 
+#[test]
+fn options_of_devices_choose_what_node_exporters_do() {
+    let options = [
+        "--collector.netclass.ignored-devices=^(veth.*|lo)$",
+        "--collector.netclass.ignore-invalid-speed",
+        "--collector.hwmon.chip-exclude=^platform_twin",
+        "--collector.hwmon.sensor-exclude=;(temp2|fan.*)$",
+        "--collector.rapl.enable-zone-label",
+        "--collector.bcache.priorityStats",
+        "--collector.tapestats.ignored-devices=^st1$",
+        "--collector.infiniband.device-include=^mlx",
+        "--collector.slabinfo.slabs-include=^kmalloc",
+    ];
+    let pattern = |text| Pattern::parse(text).unwrap();
+    agrees_with("server", &options, |settings| {
+        settings.netclass_devices = Filter::excluding(pattern("^(veth.*|lo)$"));
+        settings.netclass_ignore_invalid_speed = true;
+        settings.hwmon_chips = Filter::excluding(pattern("^platform_twin"));
+        settings.hwmon_sensors = Filter::excluding(pattern(";(temp2|fan.*)$"));
+        settings.rapl_zone_label = true;
+        settings.bcache_priority_stats = true;
+        settings.tapes = Filter::excluding(pattern("^st1$"));
+        settings.infiniband_devices = Filter::including(pattern("^mlx"));
+        settings.slabs = Filter::including(pattern("^kmalloc"));
+    });
+    agrees_with("arm64", &["--collector.powersupply.ignored-supplies=^dc"], |settings| {
+        settings.power_supplies = Filter::excluding(pattern("^dc"));
+    });
+}
+
 /// What is not compared: the exporter's own version and process, what the scraper adds, and where ksmd of the version after
 /// 1.12.1 differs: it knows one file more, and does not fail where one is missing.
 fn ignored(name: &str) -> bool {

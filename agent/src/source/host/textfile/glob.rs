@@ -8,7 +8,9 @@ pub(super) fn expand(pattern: &str) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::from(if pattern.starts_with('/') { "/" } else { "" })];
     for part in pattern.split('/').filter(|part| !part.is_empty()) {
         if !part.contains(['*', '?', '[', '\\']) {
-            found.iter_mut().for_each(|path| path.push(part));
+            for path in &mut found {
+                path.push(part);
+            }
             continue;
         }
         let wanted: Vec<char> = part.chars().collect();
@@ -33,12 +35,13 @@ fn matches(pattern: &[char], name: &[char]) -> bool {
         [] => name.is_empty(),
         ['*', rest @ ..] => (0..=name.len()).any(|taken| matches(rest, &name[taken..])),
         ['?', rest @ ..] => !name.is_empty() && matches(rest, &name[1..]),
-        ['\\', wanted, rest @ ..] => name.first() == Some(wanted) && matches(rest, &name[1..]),
         ['[', class @ ..] => {
             let Some((letter, after)) = name.split_first() else { return false };
             class_takes(class, *letter).is_some_and(|rest| matches(rest, after))
         }
-        [wanted, rest @ ..] => name.first() == Some(wanted) && matches(rest, &name[1..]),
+        ['\\', wanted, rest @ ..] | [wanted, rest @ ..] => {
+            name.first() == Some(wanted) && matches(rest, &name[1..])
+        }
     }
 }
 

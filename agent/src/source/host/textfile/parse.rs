@@ -134,7 +134,7 @@ fn is_plain(name: &str, colons: bool) -> bool {
 }
 
 fn line_of(text: &[u8], at: usize) -> usize {
-    1 + text[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
+    1 + memchr::memchr_iter(b'\n', &text[..at.min(text.len())]).count()
 }
 
 /// The families of a file in the order in which they are first named.
@@ -146,14 +146,12 @@ struct Families {
 
 impl Families {
     fn named(&mut self, name: &str) -> &mut Draft {
-        let place = match self.places.get(name) {
-            Some(place) => *place,
-            None => {
-                self.places.insert(name.to_owned(), self.all.len());
-                self.all.push(Draft { name: name.to_owned(), ..Draft::default() });
-                self.all.len() - 1
-            }
-        };
+        let known = self.places.get(name).copied();
+        let place = known.unwrap_or_else(|| {
+            self.places.insert(name.to_owned(), self.all.len());
+            self.all.push(Draft { name: name.to_owned(), ..Draft::default() });
+            self.all.len() - 1
+        });
         &mut self.all[place]
     }
 

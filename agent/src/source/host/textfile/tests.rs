@@ -18,7 +18,9 @@ impl Files {
         let system: Arc<dyn System> = Arc::new(KernelSystem::new());
         let collector = new(&Setup::new(&settings, &system));
         let this = Self { dir, collector, segment: Segment::default() };
-        files.iter().for_each(|(name, text)| this.write(name, text));
+        for (name, text) in files {
+            this.write(name, text);
+        }
         this
     }
 

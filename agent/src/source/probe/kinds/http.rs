@@ -5,7 +5,7 @@
 
 mod body;
 mod cookies;
-mod exchange;
+pub(super) mod exchange;
 mod verdict;
 
 use super::assertion::{FAILED_REGEX, JsonAssertion, Pattern};

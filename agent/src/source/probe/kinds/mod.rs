@@ -1,9 +1,15 @@
 //! The kinds of checks: one file each, and the table of them.
 
+pub mod amqp;
 pub mod assertion;
 pub mod dns;
+pub mod grpc;
+pub mod heartbeat;
 pub mod http;
 pub mod icmp;
+pub mod postgres;
+pub mod redis;
+pub mod service;
 pub mod tcp;
 pub mod tls;
 
@@ -17,6 +23,16 @@ pub enum Kind {
     Dns(Box<dns::Settings>),
     /// A request over HTTP or HTTPS.
     Http(Box<http::Settings>),
+    /// Redis.
+    Redis(Box<redis::Settings>),
+    /// PostgreSQL.
+    Postgres(Box<postgres::Settings>),
+    /// An AMQP broker.
+    Amqp(Box<amqp::Settings>),
+    /// A gRPC server's health.
+    Grpc(Box<grpc::Settings>),
+    /// A job that calls in.
+    Heartbeat(heartbeat::Settings),
     /// An echo request.
     Icmp(icmp::Settings),
     /// A TCP connection and what is said over it.
@@ -31,6 +47,11 @@ impl Kind {
         match self {
             Self::Dns(_) => "dns",
             Self::Http(_) => "http",
+            Self::Redis(_) => "redis",
+            Self::Postgres(_) => "postgres",
+            Self::Amqp(_) => "amqp",
+            Self::Grpc(_) => "grpc",
+            Self::Heartbeat(_) => "heartbeat",
             Self::Icmp(_) => "icmp",
             Self::Tcp(_) => "tcp",
             Self::Tls(_) => "tls",
@@ -45,6 +66,11 @@ impl Kind {
             Self::Tcp(settings) => Arc::new(tcp::TcpProbe::new((**settings).clone())),
             Self::Tls(settings) => Arc::new(tls::TlsProbe::new((**settings).clone())),
             Self::Http(settings) => Arc::new(http::HttpProbe::new((**settings).clone())),
+            Self::Redis(settings) => Arc::new(redis::RedisProbe::new((**settings).clone())),
+            Self::Postgres(settings) => Arc::new(postgres::PostgresProbe::new((**settings).clone())),
+            Self::Amqp(settings) => Arc::new(amqp::AmqpProbe::new((**settings).clone())),
+            Self::Grpc(settings) => Arc::new(grpc::GrpcProbe::new((**settings).clone())),
+            Self::Heartbeat(settings) => Arc::new(heartbeat::HeartbeatProbe::new(*settings)),
         }
     }
 
@@ -53,6 +79,11 @@ impl Kind {
         match self {
             Self::Dns(_) => dns::check_address(address),
             Self::Http(_) => http::check_address(address),
+            Self::Redis(_) => redis::check_address(address),
+            Self::Postgres(_) => postgres::check_address(address),
+            Self::Amqp(_) => amqp::check_address(address),
+            Self::Grpc(_) => grpc::check_address(address),
+            Self::Heartbeat(_) => heartbeat::check_address(address),
             Self::Icmp(_) => icmp::check_address(address),
             Self::Tcp(_) => tcp::check_address(address),
             Self::Tls(_) => tls::check_address(address),

@@ -16,7 +16,8 @@ use tokio::net::{TcpSocket, TcpStream};
 
 static IP_PROTOCOL: Gauge =
     Gauge::new("probe_ip_protocol", "Whether the check used IPv4 (4) or IPv6 (6).", &[]);
-static LOOKUP_TIME: Gauge =
+/// See [`resolve`].
+pub static LOOKUP_TIME: Gauge =
     Gauge::new("probe_dns_lookup_time_seconds", "How long looking the target's name up took.", &[]);
 static ADDRESS_HASH: Gauge = Gauge::new(
     "probe_ip_addr_hash",

@@ -26,7 +26,7 @@ enum Sender {
 }
 
 /// What moves bytes between connection and socket; ends when dropped.
-struct Driver(JoinHandle<()>);
+pub(in super::super) struct Driver(pub(in super::super) JoinHandle<()>);
 
 impl Drop for Driver {
     fn drop(&mut self) {
@@ -194,7 +194,7 @@ impl Answer {
 }
 
 /// The failure that an error of a connection stands for.
-pub(super) fn failure(phase: Phase, error: &hyper::Error) -> Failure {
+pub(in super::super) fn failure(phase: Phase, error: &hyper::Error) -> Failure {
     let mut words = error.to_string();
     let mut reason = if error.is_parse() {
         Reason::Protocol
