@@ -237,7 +237,7 @@ pub struct AgentSetup {
     pub host: Option<Duration>,
     /// The YAML of `host` in braces, in place of an interval.
     pub host_yaml: Option<String>,
-    /// The YAML of `containers`, in braces.
+    /// The YAML of `containers`, in braces; none for no container source.
     pub containers: Option<String>,
     /// The YAML of `probes`, in braces.
     pub probes: Option<String>,
@@ -420,9 +420,9 @@ impl Agent {
             }
             None => yaml.push_str("host: {enabled: false}\n"),
         }
-        if let Some(containers) = &self.setup.containers {
-            let _ = writeln!(yaml, "containers: {containers}");
-        }
+        // Whatever containers the machine has, a test that does not ask for them is not to count them.
+        let containers = self.setup.containers.as_deref().unwrap_or("{enabled: false}");
+        let _ = writeln!(yaml, "containers: {containers}");
         if let Some(probes) = self.setup.probes.as_ref().filter(|_| with_jobs) {
             let _ = writeln!(yaml, "probes: {probes}");
         }

@@ -101,6 +101,13 @@ async fn shop(docker: &Docker) {
     docker.run(&["--name", "web"], &format!("send {address}:80 1048576 then idle")).await;
 }
 
+/// The agent's section `probes`: the same check as blackbox_exporter's module makes.
+fn checks(url: &str) -> String {
+    let check =
+        json!({"name": "http_2xx", "kind": "http", "targets": [url], "interval": "1s", "timeout": "900ms"});
+    json!({"checks": [check]}).to_string()
+}
+
 /// Collectors that are off by default and that public expressions ask for.
 const EXTRA_COLLECTORS: [&str; 4] = ["interrupts", "processes", "systemd", "tcpstat"];
 
@@ -148,9 +155,8 @@ impl Servers {
                 }
             });
         }
-        if let Some(probes) = &probes {
-            jobs.push(probes.probing(&format!("{}/-/ready", pegel.url())));
-        }
+        let probed = format!("{}/-/ready", pegel.url());
+        jobs.extend(probes.as_ref().map(|probes| probes.probing(&probed)));
         let other = Prometheus::start_with(&other_dir, config(&jobs)).await?;
         let output = format!("url: {}", pegel.write_url());
         let aggregator = site.aggregator("one", Some(&output)).await;
@@ -158,6 +164,7 @@ impl Servers {
         let setup = AgentSetup {
             host_yaml: Some(world.host()),
             containers: containers_yaml,
+            probes: Some(checks(&probed)),
             ..AgentSetup::default()
         };
         let mut agent = site.agent(INSTANCE, &[aggregator.address()], setup);
