@@ -42,7 +42,7 @@ fn settings(docker: &Docker, with_docker: bool) -> Settings {
 async fn pods_and_their_containers_are_known_from_the_cri_alone() {
     let dir = tempfile::tempdir().expect("a directory");
     let Some(docker) = containerd(dir.path()).await else { return };
-    let kubelet = Kubelet::connect(&docker.containerd_socket()).await;
+    let kubelet = Kubelet::connect(&docker.containerd_socket(), &docker.cgroup()).await;
     let before = kubelet.run_sandbox("before").await;
     let watching = Watching::start(settings(&docker, false));
     let status = watching.until(RuntimeState::Watching).await;
@@ -94,7 +94,7 @@ async fn pods_and_their_containers_are_known_from_the_cri_alone() {
 async fn beside_docker_on_the_same_containerd_each_container_is_there_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let Some(docker) = containerd(dir.path()).await else { return };
-    let kubelet = Kubelet::connect(&docker.containerd_socket()).await;
+    let kubelet = Kubelet::connect(&docker.containerd_socket(), &docker.cgroup()).await;
     let watching = Watching::start(settings(&docker, true));
     let pod = kubelet.run_sandbox("web-0").await;
     let plain = docker.run(&["--network", "none"], "idle").await;

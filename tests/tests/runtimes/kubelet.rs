@@ -39,6 +39,8 @@ struct SecurityContext {
 
 #[derive(Clone, PartialEq, Message)]
 struct LinuxSandbox {
+    #[prost(string, tag = "1")]
+    cgroup_parent: String,
     #[prost(message, optional, tag = "2")]
     security: Option<SecurityContext>,
 }
@@ -127,11 +129,12 @@ struct CreateContainer {
 pub struct Kubelet {
     sender: hyper::client::conn::http2::SendRequest<Body>,
     logs: String,
+    cgroup: String,
 }
 
 impl Kubelet {
-    /// Connects.
-    pub async fn connect(socket: &Path) -> Self {
+    /// Connects. Pods are put below an engine's cgroup, so that they end with it.
+    pub async fn connect(socket: &Path, cgroup: &str) -> Self {
         let stream = tokio::net::UnixStream::connect(socket).await.expect("containerd listens");
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -139,7 +142,7 @@ impl Kubelet {
                 .expect("containerd speaks HTTP/2");
         tokio::spawn(connection);
         let logs = socket.parent().expect("a directory").join("pod-logs");
-        Self { sender, logs: logs.to_string_lossy().into_owned() }
+        Self { sender, logs: logs.to_string_lossy().into_owned(), cgroup: cgroup.to_owned() }
     }
 
     async fn call<Q, A>(&self, name: &'static str, request: Q) -> A
@@ -166,6 +169,7 @@ impl Kubelet {
             log_directory: self.logs.clone(),
             labels: labels(pod, None),
             linux: Some(LinuxSandbox {
+                cgroup_parent: self.cgroup.clone(),
                 security: Some(SecurityContext { namespaces: Some(NamespaceOption { network: NODE }) }),
             }),
         }
