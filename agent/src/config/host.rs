@@ -41,7 +41,8 @@ pub struct RawHost {
     pub interval: Period,
     /// The collectors that run; without it those that node_exporter has on by default.
     pub collectors: Vec<CollectorKind>,
-    /// Collectors that run beside those.
+    /// Collectors that run beside those. Of node_exporter's, these are not there: bcachefs, ethtool, mountstats, ntp,
+    /// perf, runit, supervisord, wifi.
     pub with_collectors: Vec<CollectorKind>,
     /// Collectors to leave out of those.
     pub without_collectors: Vec<CollectorKind>,
