@@ -3,7 +3,7 @@
 use crate::call_in;
 use crate::cli::{ConfigArgs, Launch, RejectsArgs};
 use crate::config::{Purpose, Settings, load_settings};
-use crate::intake::{DEFAULT_INTAKE_BYTES, Intake, intake};
+use crate::intake::{DEFAULT_INTAKE_BYTES, Inbox, Intake, intake};
 use crate::pipeline::driver::{Driver, Parts, restore};
 use crate::pipeline::effect::Memory;
 use crate::positions::Positions;
@@ -25,7 +25,7 @@ use axum::extract::Query;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use parking_lot::Mutex;
-use pegel_proto::batch::AgentEpoch;
+use pegel_proto::batch::{AgentEpoch, Signal};
 use pegel_proto::caps::{MAX_BATCH_SAMPLES, MAX_STREAM_SERIES};
 use pegel_proto::codec::DecoderLimits;
 use pegel_runtime::admin::Admin;
@@ -218,7 +218,9 @@ impl Delivery {
         let (driver, snapshot) = Driver::new(
             core,
             Parts {
-                intake: intake_receiver,
+                signal: Signal::Metrics,
+                intake: Inbox::Metrics(intake_receiver),
+                safe: None,
                 uplink: uplink.clone(),
                 events,
                 spool,

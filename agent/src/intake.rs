@@ -1,12 +1,13 @@
 //! Where sources hand over what they collected: bounded, never waiting, every block that does not fit counted.
 
 use parking_lot::Mutex;
+use pegel_proto::batch::{Content, Logs};
 use pegel_proto::codec::check_caps;
 use pegel_proto::metrics::Block;
 use pegel_runtime::metrics::{Counter, Registry};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 /// The default bound of the intake, in bytes of values. At 16 bytes a sample it holds half a million samples: ten
@@ -140,6 +141,106 @@ impl IntakeReceiver {
     /// Samples handed over and dropped so far, for the books.
     pub fn totals(&self) -> (u64, u64) {
         (self.bound.collected.value(), self.bound.dropped.value())
+    }
+}
+
+/// The pipeline's end of either intake.
+#[derive(Debug)]
+pub enum Inbox {
+    /// Of samples: what does not fit is dropped.
+    Metrics(IntakeReceiver),
+    /// Of log entries: sources wait.
+    Logs(LogIntakeReceiver),
+}
+
+impl Inbox {
+    /// The next hand-over; none when every source has ended.
+    pub async fn next(&mut self) -> Option<Content> {
+        match self {
+            Self::Metrics(intake) => Some(Content::Metrics(intake.next().await?.blocks)),
+            Self::Logs(intake) => Some(Content::Logs(intake.queue.recv().await?)),
+        }
+    }
+
+    /// A hand-over that waits already; none if there is none.
+    pub fn take_now(&mut self) -> Option<Content> {
+        match self {
+            Self::Metrics(intake) => Some(Content::Metrics(intake.take_now()?.blocks)),
+            Self::Logs(intake) => Some(Content::Logs(intake.queue.try_recv().ok()?)),
+        }
+    }
+
+    /// Records dropped so far because the intake was full.
+    pub fn dropped(&self) -> u64 {
+        match self {
+            Self::Metrics(intake) => intake.totals().1,
+            Self::Logs(_) => 0,
+        }
+    }
+
+    /// Records told lost since this was last asked ([`LogIntake::lost_in_crash`]).
+    pub fn take_lost(&self) -> u64 {
+        match self {
+            Self::Metrics(_) => 0,
+            Self::Logs(intake) => intake.lost.swap(0, Ordering::AcqRel),
+        }
+    }
+}
+
+/// Blocks that log sources may have handed over before the pipeline takes one. Each is up to a MiB before compression,
+/// so that what waits here stays below a MiB in all.
+const LOG_BLOCKS_QUEUED: usize = 4;
+
+/// The log sources' end: bounded, and sources wait.
+#[derive(Debug, Clone)]
+pub struct LogIntake {
+    queue: mpsc::Sender<Logs>,
+    lost: Arc<AtomicU64>,
+}
+
+/// The pipeline's end of [`LogIntake`].
+#[derive(Debug)]
+pub struct LogIntakeReceiver {
+    queue: mpsc::Receiver<Logs>,
+    lost: Arc<AtomicU64>,
+}
+
+/// The pipeline has ended: nothing is taken any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("delivery has ended")]
+pub struct Ended;
+
+/// Makes an intake for log entries.
+pub fn log_intake() -> (LogIntake, LogIntakeReceiver) {
+    let (sender, receiver) = mpsc::channel(LOG_BLOCKS_QUEUED);
+    let lost = Arc::new(AtomicU64::new(0));
+    (LogIntake { queue: sender, lost: lost.clone() }, LogIntakeReceiver { queue: receiver, lost })
+}
+
+impl LogIntake {
+    /// Hands a block over; waits while delivery has no room.
+    pub async fn offer(&self, logs: Logs) -> Result<(), Ended> {
+        self.queue.send(logs).await.map_err(|_| Ended)
+    }
+
+    /// Hands a block over from a thread of its own; waits while delivery has no room.
+    pub fn offer_blocking(&self, logs: Logs) -> Result<(), Ended> {
+        self.queue.blocking_send(logs).map_err(|_| Ended)
+    }
+
+    /// Hands a block over if there is room now; gives it back if not.
+    pub fn try_offer(&self, logs: Logs) -> Result<(), Logs> {
+        self.queue.try_send(logs).map_err(mpsc::error::TrySendError::into_inner)
+    }
+
+    /// Whether delivery has room for a block now.
+    pub fn has_room(&self) -> bool {
+        self.queue.capacity() > 0
+    }
+
+    /// Tells that entries were handed over before a kill, were in memory only, and can't be read again.
+    pub fn lost_in_crash(&self, entries: u64) {
+        self.lost.fetch_add(entries, Ordering::AcqRel);
     }
 }
 

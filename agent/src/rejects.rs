@@ -4,7 +4,7 @@
 //! is always the latest, and the bound holds whatever a backend refuses. The records are written before the cursor
 //! that passes them is remembered; a kill in between repeats a rejection, it never forgets one.
 
-use pegel_proto::batch::{MetricsBatch, Rejection};
+use pegel_proto::batch::{Batch, Content, Rejection};
 use pegel_proto::metrics::{Block, Family, Labels, NAME_LABEL, Series, SeriesSet, full_labels};
 use pegel_runtime::metrics::{Counter, Registry};
 use serde::{Deserialize, Serialize};
@@ -33,8 +33,26 @@ pub struct KeptRejection {
     pub reason: String,
     /// What the backend said.
     pub message: String,
-    /// The records.
+    /// The samples, where metrics were refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<KeptSample>,
+    /// The log entries, where logs were refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<KeptEntry>,
+}
+
+/// One refused log entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeptEntry {
+    /// Its stream.
+    pub labels: BTreeMap<String, String>,
+    /// Its time, nanoseconds since the Unix epoch.
+    pub at_ns: i64,
+    /// Its line.
+    pub line: String,
+    /// Its structured metadata.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metadata: Vec<(String, String)>,
 }
 
 /// One refused sample.
@@ -72,7 +90,7 @@ impl Rejects {
     }
 
     /// Keeps the refused records of a batch.
-    pub fn keep(&mut self, now_ms: i64, output: &str, rejection: &Rejection, batch: &MetricsBatch) {
+    pub fn keep(&mut self, now_ms: i64, output: &str, rejection: &Rejection, batch: &Batch) {
         let kept = KeptRejection {
             at_ms: now_ms,
             output: output.to_owned(),
@@ -80,12 +98,13 @@ impl Rejects {
             reason: rejection.reason.name().to_owned(),
             message: rejection.message.clone(),
             samples: samples_of(rejection, batch),
+            entries: entries_of(rejection, batch),
         };
         match self.write(&kept) {
             Ok(()) => self.failing = false,
             Err(error) => {
                 self.newer = None;
-                self.not_kept.add(kept.samples.len() as u64);
+                self.not_kept.add((kept.samples.len() + kept.entries.len()) as u64);
                 if !self.failing {
                     tracing::warn!(dir = %self.dir.display(), %error, "cannot keep refused samples; they are counted only");
                 }
@@ -164,13 +183,38 @@ pub fn read(dir: &Path) -> io::Result<Vec<KeptRejection>> {
     Ok(kept)
 }
 
-fn samples_of(rejection: &Rejection, batch: &MetricsBatch) -> Vec<KeptSample> {
-    let refused = |index: u32| {
-        rejection.records.iter().any(|(first, n)| (*first..first.saturating_add(*n)).contains(&index))
+fn is_refused(rejection: &Rejection, index: u32) -> bool {
+    rejection.records.iter().any(|(first, n)| (*first..first.saturating_add(*n)).contains(&index))
+}
+
+fn entries_of(rejection: &Rejection, batch: &Batch) -> Vec<KeptEntry> {
+    let Content::Logs(logs) = &batch.content else { return Vec::new() };
+    // The block is our own and was read back by nobody else: that it can't be decoded is a fault to tell.
+    let block = match logs.block.decode() {
+        Ok(block) => block,
+        Err(error) => {
+            tracing::error!(%error, seq = %batch.seq, "refused log entries can't be kept");
+            return Vec::new();
+        }
     };
-    let all = batch.blocks.iter().flat_map(|block| (0..block.values.len()).map(move |i| (block, i)));
+    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    block
+        .entries()
+        .enumerate()
+        .filter(|(index, _)| is_refused(rejection, *index as u32))
+        .map(|(_, entry)| KeptEntry {
+            labels: block.labels(entry.stream()).map(own).collect(),
+            at_ns: entry.at_ns(),
+            line: entry.line().to_owned(),
+            metadata: entry.metadata().map(own).collect(),
+        })
+        .collect()
+}
+
+fn samples_of(rejection: &Rejection, batch: &Batch) -> Vec<KeptSample> {
+    let all = batch.blocks().iter().flat_map(|block| (0..block.values.len()).map(move |i| (block, i)));
     all.enumerate()
-        .filter(|(index, _)| refused(*index as u32))
+        .filter(|(index, _)| is_refused(rejection, *index as u32))
         .map(|(_, (block, i))| {
             let labels = full_labels(block.set.target(), block.set.series()[i].labels());
             KeptSample {
@@ -212,7 +256,7 @@ mod tests {
     use pegel_proto::batch::{BatchSeq, RejectReason};
     use pegel_proto::metrics::stale_marker;
 
-    fn batch(values: &[f64]) -> MetricsBatch {
+    fn batch(values: &[f64]) -> Batch {
         let target = Arc::new(Labels::new([("job", "node")]).unwrap());
         let series: Vec<_> = (0..values.len())
             .map(|i| {
@@ -221,7 +265,7 @@ mod tests {
             })
             .collect();
         let set = Arc::new(SeriesSet::new(target, series));
-        MetricsBatch { seq: BatchSeq(7), blocks: vec![Block::new(1_000, set, values)] }
+        Batch::metrics(BatchSeq(7), vec![Block::new(1_000, set, values)])
     }
 
     fn rejection(records: Vec<(u32, u32)>) -> Rejection {

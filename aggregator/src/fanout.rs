@@ -4,6 +4,7 @@
 use crate::session::{AgentInfo, ResolvedBlock};
 use pegel_proto::batch::{BatchSeq, Outcome, Signal};
 use pegel_proto::identity::OutputName;
+use pegel_proto::logs::DecodedBlock;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -16,10 +17,38 @@ pub struct Delivery {
     pub seq: BatchSeq,
     /// An earlier send may have arrived, so "have that already" answers may be about ourselves.
     pub sent_before: bool,
-    /// Its content. Record indices count through all blocks.
-    pub blocks: Vec<ResolvedBlock>,
+    /// Its content.
+    pub payload: Payload,
     /// Where the outcome goes.
     pub reply: Reply,
+}
+
+/// What a batch holds.
+#[derive(Debug, Clone)]
+pub enum Payload {
+    /// Samples. Record indices count through all blocks.
+    Metrics(Vec<ResolvedBlock>),
+    /// Log entries. Record indices count its entries. Tenant and node are the agent's: its labels are the source's
+    /// alone.
+    Logs(Arc<DecodedBlock>),
+}
+
+impl Payload {
+    /// How many records: samples or entries.
+    pub fn records(&self) -> u64 {
+        match self {
+            Self::Metrics(blocks) => blocks.iter().map(|block| block.values.len() as u64).sum(),
+            Self::Logs(block) => block.entries().len() as u64,
+        }
+    }
+
+    /// Its samples; none if it holds something else.
+    pub fn into_blocks(self) -> Vec<ResolvedBlock> {
+        match self {
+            Self::Metrics(blocks) => blocks,
+            Self::Logs(_) => Vec::new(),
+        }
+    }
 }
 
 /// Tells a session what became of its batches. If the session is gone, nobody listens: the agent will send again.
@@ -76,4 +105,6 @@ pub trait Output: Send + Sync + 'static {
 pub trait Tap: Send + Sync + 'static {
     /// A batch was decoded. Batches of several streams of one agent may repeat; their numbers tell.
     fn observe(&self, agent: &AgentInfo, seq: BatchSeq, blocks: &[ResolvedBlock]);
+    /// A batch of log entries was decoded.
+    fn observe_logs(&self, agent: &AgentInfo, seq: BatchSeq, block: &Arc<DecodedBlock>);
 }

@@ -6,7 +6,7 @@
 //! `PegelNodeVanished` in packaging/rules/pegel-alerts.yaml covers what a restart forgets. With several aggregators
 //! each writes its own series, told apart by the label `aggregator`; a node is up if any of them says so.
 
-use crate::fanout::{Delivery, Output, Reply, Verdict};
+use crate::fanout::{Delivery, Output, Payload, Reply, Verdict};
 use crate::session::{AgentInfo, ResolvedBlock, ResolvedSeries, ResolvedSet};
 use crate::symbols::Symbols;
 use parking_lot::Mutex;
@@ -234,7 +234,7 @@ impl Writer {
             agent: self.agent.clone(),
             seq: self.seq,
             sent_before: false,
-            blocks: vec![block.clone()],
+            payload: Payload::Metrics(vec![block.clone()]),
             reply: Reply(self.sender.clone()),
         });
     }
@@ -303,7 +303,8 @@ mod tests {
             self.up.write(self.start + Duration::from_secs(seconds), wall_ms);
             let mut all = Vec::new();
             for delivery in self.output.deliveries.lock().drain(..) {
-                let block = &delivery.blocks[0];
+                let Payload::Metrics(blocks) = &delivery.payload else { panic!("samples are written") };
+                let block = &blocks[0];
                 let view = self.symbols.view();
                 for (series, value) in block.set.series.iter().zip(&block.values) {
                     let text = |name| series.value(&view, name).unwrap().to_owned();

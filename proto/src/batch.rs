@@ -1,6 +1,8 @@
 //! A batch: what is sent, spooled and acknowledged as one.
 
+use crate::logs::LogBlock;
 use crate::metrics::Block;
+use bytes::Bytes;
 use std::fmt;
 
 /// Names one life of an agent's state directory; a new one is drawn when the state is new.
@@ -53,31 +55,91 @@ impl Signal {
     }
 }
 
-/// A batch of metrics. Its content never changes after it was cut.
+/// What a batch holds.
 #[derive(Debug, Clone, PartialEq)]
-pub struct MetricsBatch {
-    /// Its sequence number.
-    pub seq: BatchSeq,
-    /// Its blocks, in the order in which they were collected. Sample indices count through all of them.
-    pub blocks: Vec<Block>,
+pub enum Content {
+    /// Blocks of samples, in the order in which they were collected. Sample indices count through all of them.
+    Metrics(Vec<Block>),
+    /// Log entries.
+    Logs(Logs),
 }
 
-impl MetricsBatch {
-    /// How many samples the batch holds.
-    pub fn samples(&self) -> u64 {
-        self.blocks.iter().map(|b| b.values.len() as u64).sum()
+/// Log entries, and where they came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logs {
+    /// The entries.
+    pub block: LogBlock,
+    /// The source's own words on the ranges that the entries cover. Kept in the spool beside the block, so that a
+    /// restart finds them; never sent.
+    pub origin: Bytes,
+    /// The source built this again after a restart: an earlier send of the same entries may have arrived.
+    pub rebuilt: bool,
+}
+
+/// A batch. Its content never changes after it was cut.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Its sequence number.
+    pub seq: BatchSeq,
+    /// What it holds.
+    pub content: Content,
+}
+
+impl Batch {
+    /// A batch of metrics.
+    pub fn metrics(seq: BatchSeq, blocks: Vec<Block>) -> Self {
+        Self { seq, content: Content::Metrics(blocks) }
     }
 
-    /// Roughly what the batch takes in memory beside the sets that it shares with others, in bytes.
+    /// How many records the batch holds: samples or entries.
+    pub fn records(&self) -> u64 {
+        self.content.records()
+    }
+
+    /// Roughly what the batch takes in memory beside what it shares with others, in bytes.
     pub fn resident_bytes(&self) -> usize {
-        size_of::<Self>()
-            + self
-                .blocks
+        size_of::<Self>() + self.content.resident_bytes()
+    }
+
+    /// Its blocks of samples; none if it holds something else.
+    pub fn blocks(&self) -> &[Block] {
+        match &self.content {
+            Content::Metrics(blocks) => blocks,
+            Content::Logs(_) => &[],
+        }
+    }
+
+    /// The time of its oldest record, in milliseconds since the Unix epoch.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        match &self.content {
+            Content::Metrics(blocks) => blocks
+                .iter()
+                .map(|b| b.stamps_ms.iter().flatten().copied().chain([b.at_ms]).min().unwrap_or(b.at_ms))
+                .min(),
+            Content::Logs(logs) => Some(logs.block.oldest_ns.div_euclid(1_000_000)),
+        }
+    }
+}
+
+impl Content {
+    /// How many records: samples or entries.
+    pub fn records(&self) -> u64 {
+        match self {
+            Self::Metrics(blocks) => blocks.iter().map(|b| b.values.len() as u64).sum(),
+            Self::Logs(logs) => u64::from(logs.block.entries),
+        }
+    }
+
+    fn resident_bytes(&self) -> usize {
+        match self {
+            Self::Metrics(blocks) => blocks
                 .iter()
                 .map(|b| {
                     size_of::<Block>() + 8 * b.values.len() + b.stamps_ms.as_ref().map_or(0, |s| 8 * s.len())
                 })
-                .sum::<usize>()
+                .sum(),
+            Self::Logs(logs) => logs.block.bytes.len() + logs.origin.len(),
+        }
     }
 }
 

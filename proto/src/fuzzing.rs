@@ -224,3 +224,30 @@ fn step(value: f64, neighbour: f64, from: &mut Script<'_>) -> f64 {
         _ => f64::from_bits(from.word()),
     }
 }
+
+/// Arbitrary bytes as a log block: it is refused, or everything in it can be read.
+pub fn log_block(bytes: &[u8]) {
+    let Ok(block) = crate::logs::DecodedBlock::read(bytes) else { return };
+    for entry in block.entries() {
+        assert_eq!(entry.line().len(), entry.line_bytes().len(), "a line that is no UTF-8");
+        let labels: Vec<_> = block.labels(entry.stream()).collect();
+        assert!(labels.is_sorted_by(|a, b| a.0 < b.0), "labels that are not sorted");
+        assert!(entry.metadata().all(|(key, _)| key.len() <= crate::caps::MAX_LABEL_NAME_BYTES));
+    }
+}
+
+/// Arbitrary columns in a valid frame: what a fuzzer that does not know zstd would never reach.
+pub fn log_columns(payload: &[u8], entries: u64) {
+    let mut bytes = vec![crate::logs::BLOCK_VERSION];
+    for number in [entries, payload.len() as u64] {
+        let mut left = number;
+        while left >= 0x80 {
+            bytes.push(left as u8 | 0x80);
+            left >>= 7;
+        }
+        bytes.push(left as u8);
+    }
+    bytes.push(0);
+    bytes.extend(zstd::bulk::compress(payload, 1).unwrap_or_default());
+    log_block(&bytes);
+}

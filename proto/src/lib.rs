@@ -13,5 +13,6 @@ pub mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod identity;
+pub mod logs;
 pub mod metrics;
 pub mod wire;

@@ -110,13 +110,16 @@ impl Books {
 
     /// Continues after a crash from the totals that were persisted last: what those said was collected and is
     /// neither settled nor on disk now was in memory, and is the bound of what was lost; what is on disk beyond
-    /// them was collected after they were written.
+    /// them was collected after they were written. Where sources read again (`rereads`), what was in memory is not
+    /// lost: it will be collected once more.
     #[must_use]
-    pub fn resumed(mut self, spooled_now: u64) -> Self {
+    pub fn resumed(mut self, spooled_now: u64, rereads: bool) -> Self {
         self.in_front = 0;
         self.spooled = spooled_now;
         let accounted = self.accounted();
-        self.lost_in_crash += self.collected.saturating_sub(accounted);
+        if !rereads {
+            self.lost_in_crash += self.collected.saturating_sub(accounted);
+        }
         self.collected = self.accounted();
         self
     }
@@ -129,15 +132,17 @@ mod tests {
     #[test]
     fn what_was_in_memory_at_a_crash_is_the_bound_of_the_loss() {
         let before = Books { collected: 100, delivered: 60, in_front: 30, spooled: 10, ..Books::default() };
-        let after = before.resumed(25);
+        let after = before.clone().resumed(25, false);
         assert_eq!(after.lost_in_crash, 15);
         assert!(after.balanced());
+        let reread = before.resumed(25, true);
+        assert_eq!((reread.collected, reread.lost_in_crash), (85, 0));
     }
 
     #[test]
     fn what_was_spooled_after_the_last_totals_was_collected() {
         let before = Books { collected: 100, delivered: 100, ..Books::default() };
-        let after = before.resumed(40);
+        let after = before.resumed(40, false);
         assert_eq!((after.collected, after.lost_in_crash), (140, 0));
         assert!(after.balanced());
     }

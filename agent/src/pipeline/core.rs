@@ -3,7 +3,7 @@
 use super::books::{Books, DropReason};
 use super::cursor::{Cursor, Held};
 use super::effect::{Effect, Memory, OutputBooks, Settings, SpoolLoss, StoreFailure, Stored};
-use pegel_proto::batch::{BatchSeq, MetricsBatch, Outcome, RejectReason, Rejection};
+use pegel_proto::batch::{Batch, BatchSeq, Content, Outcome, RejectReason, Rejection};
 use pegel_proto::caps::MAX_BATCH_BLOCKS;
 use pegel_proto::identity::OutputName;
 use pegel_proto::metrics::Block;
@@ -17,7 +17,7 @@ const STORE_BYTES_MAX: usize = 2 << 20;
 
 #[derive(Debug)]
 struct FrontBatch {
-    batch: Arc<MetricsBatch>,
+    batch: Arc<Batch>,
     cut_at_ms: u64,
     storing: bool,
 }
@@ -76,12 +76,13 @@ impl Core {
             .cursors
             .into_iter()
             .map(|(output, (acked, sent, books))| {
-                let books = books.resumed(spooled_above(acked));
+                let books = books.resumed(spooled_above(acked), settings.rereads);
                 (output, Cursor::new(acked, sent, books))
             })
             .collect();
         let unassigned = cursors.is_empty().then(|| {
-            let books = memory.unassigned.unwrap_or_default().resumed(spooled_above(BatchSeq(0)));
+            let books = memory.unassigned.unwrap_or_default();
+            let books = books.resumed(spooled_above(BatchSeq(0)), settings.rereads);
             Cursor::new(BatchSeq(0), BatchSeq(0), books)
         });
         let spool_last = spool_last.unwrap_or(BatchSeq(0));
@@ -108,36 +109,48 @@ impl Core {
         }
     }
 
-    /// Whether another hand-over may be taken: not while memory is far over its budget and the disk is behind.
+    /// Whether another hand-over may be taken: not while memory is far over its budget and the disk is behind. Where
+    /// sources wait, not while memory is over its budget at all.
     pub fn wants_input(&self) -> bool {
+        if self.settings.sources_wait {
+            return self.front_bytes <= self.settings.front_bytes;
+        }
         self.front_bytes <= 2 * self.settings.front_bytes || !self.storing
     }
 
     /// Cuts batches of what was collected: one, unless it is more than fits a frame well.
-    pub fn collected(&mut self, now_ms: u64, blocks: Vec<Block>, effects: &mut Vec<Effect>) {
+    pub fn collected(&mut self, now_ms: u64, content: Content, effects: &mut Vec<Effect>) {
+        match content {
+            Content::Metrics(blocks) => self.cut_blocks(now_ms, blocks, effects),
+            // A block of entries was cut by its source, to the size of a frame.
+            logs @ Content::Logs(_) => self.cut(now_ms, logs, effects),
+        }
+        if self.store_failures > 0 && !self.storing {
+            self.relieve_front(effects);
+        }
+        self.settle_down(now_ms, effects);
+    }
+
+    fn cut_blocks(&mut self, now_ms: u64, blocks: Vec<Block>, effects: &mut Vec<Effect>) {
         let (mut next, mut samples) = (Vec::new(), 0);
         for block in blocks {
             let full = samples + block.values.len() > BATCH_SAMPLES || next.len() >= MAX_BATCH_BLOCKS;
             if full && !next.is_empty() {
-                self.cut(now_ms, std::mem::take(&mut next), effects);
+                self.cut(now_ms, Content::Metrics(std::mem::take(&mut next)), effects);
                 samples = 0;
             }
             samples += block.values.len();
             next.push(block);
         }
         if !next.is_empty() {
-            self.cut(now_ms, next, effects);
+            self.cut(now_ms, Content::Metrics(next), effects);
         }
-        if self.store_failures > 0 && !self.storing {
-            self.relieve_front();
-        }
-        self.settle_down(now_ms, effects);
     }
 
-    fn cut(&mut self, now_ms: u64, blocks: Vec<Block>, effects: &mut Vec<Effect>) {
-        let batch = Arc::new(MetricsBatch { seq: self.next_seq, blocks });
+    fn cut(&mut self, now_ms: u64, content: Content, effects: &mut Vec<Effect>) {
+        let batch = Arc::new(Batch { seq: self.next_seq, content });
         self.next_seq = self.next_seq.next();
-        let records = batch.samples();
+        let records = batch.records();
         for cursor in self.all_cursors() {
             cursor.books.collected += records;
             cursor.books.in_front += records;
@@ -153,6 +166,14 @@ impl Core {
         for cursor in self.all_cursors() {
             cursor.books.collected += records;
             cursor.books.drop_records(DropReason::IntakeFull, records);
+        }
+    }
+
+    /// Records that a source had handed over before a kill, and cannot read again.
+    pub fn lost_in_crash(&mut self, records: u64) {
+        for cursor in self.all_cursors() {
+            cursor.books.collected += records;
+            cursor.books.lost_in_crash += records;
         }
     }
 
@@ -209,7 +230,7 @@ impl Core {
             let held = cursor.land().expect("there is a first one");
             let rejections: Vec<Rejection> =
                 ack.rejections.iter().filter(|r| r.seq == held.batch.seq).cloned().collect();
-            let records = held.batch.samples();
+            let records = held.batch.records();
             let rejected = rejections.iter().map(Rejection::count).sum::<u64>().min(records);
             let held_already = held_left.min(records - rejected);
             held_left -= held_already;
@@ -262,7 +283,7 @@ impl Core {
             return;
         }
         let Some(held) = cursor.land() else { return };
-        let records = held.batch.samples();
+        let records = held.batch.records();
         let rejection = Rejection {
             seq: held.batch.seq,
             reason,
@@ -283,7 +304,8 @@ impl Core {
                 self.spool_in_use = true;
                 // What was stored may have been acknowledged while it was written.
                 self.trimmed = BatchSeq(0);
-                let (seq, records) = (entry.batch.seq, entry.batch.samples());
+                let (seq, records) = (entry.batch.seq, entry.batch.records());
+                tell_safe(entry.batch, effects);
                 for cursor in self.all_cursors() {
                     cursor.on_stored(seq, records);
                 }
@@ -302,7 +324,7 @@ impl Core {
             self.spool_in_use = true;
             self.trimmed = BatchSeq(0);
             self.store_full = failure == StoreFailure::Full;
-            self.relieve_front();
+            self.relieve_front(effects);
         } else {
             self.store_failures = 0;
         }
@@ -349,7 +371,7 @@ impl Core {
         now_ms: u64,
         output: &OutputName,
         asked_up_to: BatchSeq,
-        batches: Vec<Arc<MetricsBatch>>,
+        batches: Vec<Arc<Batch>>,
         effects: &mut Vec<Effect>,
     ) {
         if let Some(cursor) = self.cursors.get_mut(output) {
@@ -405,7 +427,7 @@ impl Core {
         let Some(mut cursor) = self.cursors.remove(&output) else { return };
         let left = std::mem::take(&mut cursor.books.in_front) + std::mem::take(&mut cursor.books.spooled);
         cursor.books.drop_records(DropReason::OutputRetired, left);
-        tracing::error!(%output, samples = left, "no aggregator has this output any more; what it had not taken is dropped");
+        tracing::error!(%output, records = left, "no aggregator has this output any more; what it had not taken is dropped");
         self.retired.insert(output, cursor.books);
         if self.cursors.is_empty() {
             let newest = BatchSeq(self.next_seq.0 - 1);
@@ -454,14 +476,17 @@ impl Core {
     }
 
     /// The end has come and the disk took nothing: what is in memory only is dropped, and counted. Returns how many
-    /// samples.
+    /// records. Sources that read again have lost nothing: to them those were never collected.
     pub fn give_up_front(&mut self) -> u64 {
         self.front.clear();
         self.front_bytes = 0;
-        let mut most = 0;
+        let (mut most, rereads) = (0, self.settings.rereads);
         for cursor in self.all_cursors() {
-            let lost = cursor.books.in_front;
-            cursor.books.in_front = 0;
+            let lost = std::mem::take(&mut cursor.books.in_front);
+            if rereads {
+                cursor.books.collected -= lost;
+                continue;
+            }
             cursor.books.drop_records(DropReason::Shutdown, lost);
             most = most.max(lost);
         }
@@ -503,7 +528,7 @@ impl Core {
             let in_memory = cursor.in_flight.front().or(cursor.waiting.front()).map(|h| h.batch.clone());
             in_memory
                 .or_else(|| self.front.iter().map(|f| f.batch.clone()).find(|b| b.seq > cursor.acked))
-                .and_then(|b| b.blocks.first().map(|block| block.at_ms))
+                .and_then(|b| b.oldest_ms())
         };
         self.cursors
             .iter()
@@ -589,6 +614,7 @@ impl Core {
         while self.front.front().is_some_and(|f| !f.storing && f.batch.seq <= passed) {
             let entry = self.front.pop_front().expect("there is a first one");
             self.front_bytes -= entry.batch.resident_bytes();
+            tell_safe(entry.batch, effects);
         }
         if self.spool_in_use && !self.storing && !self.spool_unknown && passed > self.trimmed {
             self.trimmed = passed;
@@ -625,8 +651,11 @@ impl Core {
         }
     }
 
-    /// The disk takes nothing: memory beyond its budget gives way, counted.
-    fn relieve_front(&mut self) {
+    /// The disk takes nothing: memory beyond its budget gives way, counted, unless sources wait for it.
+    fn relieve_front(&mut self, effects: &mut Vec<Effect>) {
+        if self.settings.sources_wait {
+            return;
+        }
         while self.front_bytes > self.settings.front_bytes && self.front.len() > 1 {
             let (entry, reason) = if self.store_full && self.settings.keep_oldest {
                 (self.front.pop_back(), DropReason::QuotaNewest)
@@ -640,12 +669,20 @@ impl Core {
                 // What a cursor holds in flight itself is not lost to it.
                 let holds = cursor.held_mut().any(|h| h.batch.seq == batch.seq);
                 if batch.seq > cursor.acked && !holds {
-                    cursor.books.in_front -= batch.samples();
-                    cursor.books.drop_records(reason, batch.samples());
+                    cursor.books.in_front -= batch.records();
+                    cursor.books.drop_records(reason, batch.records());
                     // A place moves over it only in order; what is before it is still to come.
                 }
             }
+            tell_safe(batch, effects);
         }
+    }
+}
+
+/// Tells a batch's source that it need not keep its place before it any longer.
+fn tell_safe(batch: Arc<Batch>, effects: &mut Vec<Effect>) {
+    if matches!(&batch.content, Content::Logs(logs) if !logs.origin.is_empty()) {
+        effects.push(Effect::Safe(batch));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::books::{Books, DropReason};
 use super::effect::SpoolLoss;
-use pegel_proto::batch::{BatchSeq, MetricsBatch};
+use pegel_proto::batch::{Batch, BatchSeq, Content};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const SENT_RESERVATION: u64 = 64;
 /// A batch that a cursor holds in memory.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
-    pub batch: Arc<MetricsBatch>,
+    pub batch: Arc<Batch>,
     /// Whether the spool holds it too.
     pub stored: bool,
     /// Whether its present flight is its first.
@@ -21,7 +21,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub fn new(batch: Arc<MetricsBatch>, stored: bool) -> Self {
+    pub fn new(batch: Arc<Batch>, stored: bool) -> Self {
         Self { batch, stored, first_flight: false }
     }
 }
@@ -89,8 +89,9 @@ impl Cursor {
         self.ever_sent = self.ever_sent.max(seq);
         self.taken = self.taken.max(seq);
         self.in_flight_bytes += held.batch.resident_bytes();
+        let rebuilt = matches!(&held.batch.content, Content::Logs(logs) if logs.rebuilt);
         self.in_flight.push_back(held);
-        (sent_before, seq > self.sent_reserved)
+        (sent_before || rebuilt, seq > self.sent_reserved)
     }
 
     /// What a restart must assume was sent; to be remembered.
@@ -162,7 +163,7 @@ impl Cursor {
 
     /// The spool holds so many records beyond what was taken up: the books follow.
     pub fn recount(&mut self, records_beyond: u64) {
-        let in_memory: u64 = self.held_mut().filter(|h| h.stored).map(|h| h.batch.samples()).sum();
+        let in_memory: u64 = self.held_mut().filter(|h| h.stored).map(|h| h.batch.records()).sum();
         let holds = in_memory + records_beyond;
         let lost = self.books.spooled.saturating_sub(holds);
         self.books.collected += holds.saturating_sub(self.books.spooled);
@@ -175,7 +176,7 @@ impl Cursor {
         let held = self.in_flight.pop_front()?;
         self.in_flight_bytes -= held.batch.resident_bytes();
         self.acked = held.batch.seq;
-        let records = held.batch.samples();
+        let records = held.batch.records();
         if held.stored {
             self.books.spooled -= records;
         } else {

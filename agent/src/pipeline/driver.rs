@@ -6,7 +6,7 @@
 use super::books::DropReason;
 use super::core::Core;
 use super::effect::{Effect, Memory, OutputBooks, SpoolLoss, StoreFailure, Stored};
-use crate::intake::IntakeReceiver;
+use crate::intake::Inbox;
 use crate::positions::Positions;
 use crate::rejects::Rejects;
 use crate::spool::thread::{CommitOutcome, CursorId, ReadOutcome, SpoolState, SpoolThread};
@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use pegel_proto::batch::{BatchSeq, RejectReason, Signal};
+use pegel_proto::batch::{BatchSeq, Content, Logs, RejectReason, Signal};
 use pegel_proto::identity::OutputName;
 use pegel_proto::wire;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -60,8 +60,12 @@ pub struct Snapshot {
 
 /// What the driver works with.
 pub struct Parts {
+    /// What is delivered.
+    pub signal: Signal,
     /// What sources hand over.
-    pub intake: IntakeReceiver,
+    pub intake: Inbox,
+    /// Is told of batches whose source need not keep its place before them any longer.
+    pub safe: Option<Arc<dyn Fn(BatchSeq, &Logs) + Send + Sync>>,
     /// The uplink.
     pub uplink: UplinkHandle,
     /// Its events.
@@ -154,7 +158,7 @@ impl Driver {
         let now = Instant::now();
         let driver = Self {
             core,
-            intake_dropped: parts.intake.totals().1,
+            intake_dropped: parts.intake.dropped(),
             parts,
             started: now,
             attempts: HashMap::new(),
@@ -185,7 +189,7 @@ impl Driver {
                 Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.finished(done).await,
                 Some(event) = self.parts.events.recv() => self.event(event),
                 collected = self.parts.intake.next(), if intake_open && self.core.wants_input() => match collected {
-                    Some(collected) => self.collect(collected.blocks),
+                    Some(content) => self.collect(content),
                     None => intake_open = false,
                 },
                 () = tokio::time::sleep(wait) => self.tick(),
@@ -214,9 +218,9 @@ impl Driver {
         due.saturating_duration_since(now)
     }
 
-    fn collect(&mut self, blocks: Vec<pegel_proto::metrics::Block>) {
+    fn collect(&mut self, content: Content) {
         let mut effects = Vec::new();
-        self.core.collected(self.now_ms(), blocks, &mut effects);
+        self.core.collected(self.now_ms(), content, &mut effects);
         self.carry_out(effects);
     }
 
@@ -233,14 +237,14 @@ impl Driver {
         let mut effects = Vec::new();
         match event {
             UplinkEvent::Up { attempt, outputs, .. } => {
-                let names = metrics_outputs(&outputs);
+                let names = outputs_of(self.parts.signal, &outputs);
                 self.attempts = names.iter().map(|name| (name.clone(), attempt)).collect();
                 self.core.link_up(now_ms, &names, IN_FLIGHT_BYTES, &mut effects);
                 self.heartbeat_every = NEWS_AFTER;
                 self.heartbeat_at = Instant::now() + NEWS_AFTER;
             }
             UplinkEvent::OutputsChanged { outputs, .. } => {
-                let names = metrics_outputs(&outputs);
+                let names = outputs_of(self.parts.signal, &outputs);
                 let newest = self.attempts.values().max().copied();
                 for name in &names {
                     if let Some(attempt) = newest {
@@ -266,7 +270,7 @@ impl Driver {
                 self.core.stream_reset(now_ms, &stream.output, &mut effects);
             }
             UplinkEvent::Unsendable { stream, seq, reason } => {
-                tracing::warn!(output = %stream.output, %seq, reason, "a batch is too large to send; its samples are refused");
+                tracing::warn!(output = %stream.output, %seq, reason, "a batch is too large to send; its records are refused");
                 self.core.refuse(&stream.output, Some(seq), RejectReason::TooLarge, &reason, &mut effects);
             }
             UplinkEvent::Throttle { bytes_per_second } => {
@@ -381,7 +385,7 @@ impl Driver {
                     if bounced.contains(&output) {
                         continue;
                     }
-                    let stream = StreamKey::metrics(output.clone());
+                    let stream = StreamKey::in_order(self.parts.signal, output.clone());
                     let seq = batch.seq;
                     if self.parts.uplink.try_send(&stream, *attempt, batch, sent_before).is_err() {
                         self.core.bounced(&output, seq);
@@ -408,13 +412,23 @@ impl Driver {
                         Done::Trimmed
                     }));
                 }
+                Effect::Safe(batch) => {
+                    if let (Some(safe), Content::Logs(logs)) = (&self.parts.safe, &batch.content) {
+                        safe(batch.seq, logs);
+                    }
+                }
                 Effect::Reject { .. } | Effect::Remember => {}
             }
         }
     }
 
     fn after_turn(&mut self) {
-        let dropped = self.parts.intake.totals().1;
+        let lost = self.parts.intake.take_lost();
+        if lost > 0 {
+            self.core.lost_in_crash(lost);
+            self.dirty = true;
+        }
+        let dropped = self.parts.intake.dropped();
         if dropped > self.intake_dropped {
             self.core.dropped_at_intake(dropped - self.intake_dropped);
             self.intake_dropped = dropped;
@@ -495,12 +509,12 @@ impl Driver {
         let now_ms = (self.parts.wall_clock_ms)();
         let snapshot = self.snapshot.borrow();
         let oldest_spooled_ms = snapshot.spool.segments.first().map(|s| s.oldest_ms);
-        self.parts.uplink.heartbeat(HeartbeatReport {
+        self.parts.uplink.heartbeat(self.parts.signal, HeartbeatReport {
             books: self
                 .core
                 .books()
                 .iter()
-                .filter_map(|b| wire_books(b, oldest_spooled_ms, now_ms))
+                .filter_map(|b| wire_books(self.parts.signal, b, oldest_spooled_ms, now_ms))
                 .collect(),
             spool_bytes: snapshot.spool.bytes,
             front_bytes: self.core.front_bytes() as u64,
@@ -511,8 +525,8 @@ impl Driver {
     /// Ends delivery: hears what is still answered, stores what is left, remembers.
     async fn end(mut self) {
         let deadline = Instant::now() + self.parts.shutdown_timeout;
-        while let Some(collected) = self.parts.intake.take_now() {
-            self.collect(collected.blocks);
+        while let Some(content) = self.parts.intake.take_now() {
+            self.collect(content);
         }
         // Half of the time for acknowledgements, the rest for the disk.
         let hear_until = Instant::now() + self.parts.shutdown_timeout / 2;
@@ -540,8 +554,8 @@ impl Driver {
         let lost = self.core.give_up_front();
         if lost > 0 {
             tracing::error!(
-                samples = lost,
-                "the disk took nothing until the end: samples in memory are lost"
+                records = lost,
+                "the disk took nothing until the end: what is in memory is lost"
             );
         }
         let memory = self.core.memory();
@@ -564,7 +578,7 @@ fn report_ack(stream: &StreamKey, acked: &wire::Acked) {
     if let Some(first) = acked.rejections.first() {
         tracing::warn!(
             output = %stream.output, reason = first.reason.name(), message = first.message,
-            "the backend refused samples; `pegel-agent rejects` lists them"
+            "the backend refused records; `pegel-agent rejects` lists them"
         );
     }
 }
@@ -576,12 +590,14 @@ fn failure(error: &SpoolError) -> StoreFailure {
     }
 }
 
-fn metrics_outputs(outputs: &[crate::uplink::AnnouncedOutput]) -> Vec<OutputName> {
-    outputs.iter().filter(|o| o.signal == Signal::Metrics).map(|o| o.name.clone()).collect()
+fn outputs_of(signal: Signal, outputs: &[crate::uplink::AnnouncedOutput]) -> Vec<OutputName> {
+    outputs.iter().filter(|o| o.signal == signal).map(|o| o.name.clone()).collect()
 }
 
 /// One output's books as heartbeats carry them; none before the first aggregator was met.
-fn wire_books(books: &OutputBooks, oldest_spooled_ms: Option<i64>, now_ms: i64) -> Option<wire::Books> {
+fn wire_books(
+    signal: Signal,
+    books: &OutputBooks, oldest_spooled_ms: Option<i64>, now_ms: i64) -> Option<wire::Books> {
     let output = books.output.as_ref()?;
     let on_disk = oldest_spooled_ms.filter(|_| books.books.spooled > 0);
     let oldest_at_ms = books.oldest_at_ms.into_iter().chain(on_disk).min();
@@ -592,7 +608,7 @@ fn wire_books(books: &OutputBooks, oldest_spooled_ms: Option<i64>, now_ms: i64) 
             .collect()
     };
     Some(wire::Books {
-        signal: wire::WireSignal::Metrics.into(),
+        signal: wire::WireSignal::from(signal).into(),
         output: output.to_string(),
         collected: books.books.collected,
         delivered: books.books.delivered,

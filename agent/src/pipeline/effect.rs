@@ -1,7 +1,7 @@
 //! What delivery is told, what it answers with, and how it behaves.
 
 use super::books::{Books, DropReason};
-use pegel_proto::batch::{BatchSeq, MetricsBatch, Rejection};
+use pegel_proto::batch::{Batch, BatchSeq, Rejection};
 use pegel_proto::identity::OutputName;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +21,11 @@ pub struct Settings {
     /// How long an output that the aggregator no longer announces keeps its data. Default 24 h: long enough for
     /// an operator to notice a configuration lost in a roll-out.
     pub retire_output_after: Duration,
+    /// Whether sources wait when memory is at its budget and the disk takes nothing, instead of something giving way.
+    pub sources_wait: bool,
+    /// Whether sources read again after a kill or a stop what was in memory only: it is then not lost, and collected
+    /// anew.
+    pub rereads: bool,
     /// After a failed write, how long until the next attempt. Default 1 s, doubling to 30 s.
     pub store_retry: Duration,
 }
@@ -31,6 +36,8 @@ impl Default for Settings {
             linger: Duration::from_secs(1),
             front_bytes: 4 << 20,
             keep_oldest: false,
+            sources_wait: false,
+            rereads: false,
             retire_output_after: Duration::from_secs(24 * 3600),
             store_retry: Duration::from_secs(1),
         }
@@ -45,12 +52,12 @@ pub enum Effect {
         /// The output.
         output: OutputName,
         /// The batch.
-        batch: Arc<MetricsBatch>,
+        batch: Arc<Batch>,
         /// Whether an earlier send may have arrived.
         sent_before: bool,
     },
     /// Append to the spool and commit; answer with [`Core::stored`]. At most one is under way.
-    Store(Vec<Arc<MetricsBatch>>),
+    Store(Vec<Arc<Batch>>),
     /// Read on from this batch, a bounded number; answer with [`Core::loaded`]. At most one an output.
     Load {
         /// The output whose cursor reads.
@@ -69,8 +76,10 @@ pub enum Effect {
         /// What it refused, and why.
         rejection: Rejection,
         /// The batch that the record indices refer to.
-        batch: Arc<MetricsBatch>,
+        batch: Arc<Batch>,
     },
+    /// A batch with an origin is stored, settled everywhere or given up: its source's place may move behind it.
+    Safe(Arc<Batch>),
     /// Positions changed in a way that a restart should know.
     Remember,
 }

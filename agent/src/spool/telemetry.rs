@@ -1,6 +1,7 @@
 //! What the spool tells of itself.
 
 use super::{Loss, LossReason, Spool, Tally};
+use pegel_proto::batch::Signal;
 use pegel_runtime::metrics::{Counter, Gauge, Histogram, Registry};
 
 /// Upper bounds of `pegel_spool_commit_duration_seconds`, from a disk with a write cache to one in trouble.
@@ -9,7 +10,7 @@ const COMMIT_BOUNDS: &[f64] = &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10
 pub(super) struct Telemetry {
     bytes: Gauge,
     segments: Gauge,
-    samples: Gauge,
+    records: Gauge,
     quarantined: Gauge,
     dropped: Counter,
     damaged: Counter,
@@ -17,33 +18,34 @@ pub(super) struct Telemetry {
 }
 
 impl Telemetry {
-    pub(super) fn new(registry: &Registry) -> Self {
+    pub(super) fn new(registry: &Registry, signal: Signal) -> Self {
+        let labels = [("signal", signal.name())];
         let lost = |reason: LossReason| {
             registry.counter(
-                "pegel_spool_lost_samples_total",
-                "Samples that were stored and are gone undelivered, as far as they could be counted.",
-                &[("reason", reason.name())],
+                "pegel_spool_lost_records_total",
+                "Samples or log entries that were stored and are gone undelivered, as far as they could be counted.",
+                &[("reason", reason.name()), ("signal", signal.name())],
             )
         };
         Self {
             bytes: registry.gauge(
                 "pegel_spool_bytes",
                 "Bytes that the spool takes on disk, by its own accounting.",
-                &[],
+                &labels,
             ),
-            segments: registry.gauge("pegel_spool_segments", "Segments in the spool.", &[]),
-            samples: registry.gauge("pegel_spool_samples", "Samples in the spool.", &[]),
+            segments: registry.gauge("pegel_spool_segments", "Segments in the spool.", &labels),
+            records: registry.gauge("pegel_spool_records", "Samples or log entries in the spool.", &labels),
             quarantined: registry.gauge(
                 "pegel_spool_quarantined_segments",
                 "Damaged segments in quarantine/.",
-                &[],
+                &labels,
             ),
             dropped: lost(LossReason::QuotaFull),
             damaged: lost(LossReason::Damaged),
             commits: registry.histogram(
                 "pegel_spool_commit_duration_seconds",
                 "How long it took to store batches durably.",
-                &[],
+                &labels,
                 COMMIT_BOUNDS,
             ),
         }
@@ -54,7 +56,7 @@ impl Telemetry {
         let inventory = spool.inventory();
         self.bytes.set(inventory.bytes as f64);
         self.segments.set(inventory.segments.len() as f64);
-        self.samples.set(inventory.total().records as f64);
+        self.records.set(inventory.total().records as f64);
         self.quarantined.set(inventory.quarantined as f64);
     }
 

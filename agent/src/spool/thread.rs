@@ -10,7 +10,7 @@ use super::{
     Cursor, Inventory, Loss, ReadRecord, RecordHeader, SegmentedSpool, Spool, SpoolError, Start, Tally,
 };
 use parking_lot::Mutex;
-use pegel_proto::batch::{BatchSeq, MetricsBatch};
+use pegel_proto::batch::{Batch, BatchSeq};
 use pegel_runtime::metrics::Registry;
 use std::collections::HashMap;
 use std::io;
@@ -67,7 +67,7 @@ pub struct CommitOutcome {
 #[derive(Debug, Default)]
 pub struct ReadOutcome {
     /// Batches in order; empty if the cursor has read everything that is stored.
-    pub batches: Vec<Arc<MetricsBatch>>,
+    pub batches: Vec<Arc<Batch>>,
     /// What was lost since the last call. For the books of every cursor.
     pub losses: Vec<Loss>,
 }
@@ -141,10 +141,10 @@ impl SpoolThread {
             spool: None,
             tried: None,
             reopen_interval: settings.reopen_interval,
-            codec,
             readers: HashMap::new(),
             losses: Vec::new(),
-            telemetry: Telemetry::new(registry),
+            telemetry: Telemetry::new(registry, codec.signal),
+            codec,
             shared: shared.clone(),
         };
         shared.lock().begin("opening the spool");
@@ -163,7 +163,7 @@ impl SpoolThread {
     /// # Errors
     /// If none of them was stored; the caller keeps them. After [`SpoolError::Stalled`] they may be stored later all
     /// the same: appending them again does not store them twice.
-    pub async fn append(&self, batches: Vec<Arc<MetricsBatch>>) -> Result<CommitOutcome, SpoolError> {
+    pub async fn append(&self, batches: Vec<Arc<Batch>>) -> Result<CommitOutcome, SpoolError> {
         let give_back = |worker: &mut Worker, outcome: CommitOutcome| worker.losses.extend(outcome.losses);
         self.call_with("storing batches", move |worker| worker.append(&batches), give_back).await
     }
@@ -337,14 +337,14 @@ impl Worker {
         }
     }
 
-    fn append(&mut self, batches: &[Arc<MetricsBatch>]) -> Result<CommitOutcome, SpoolError> {
+    fn append(&mut self, batches: &[Arc<Batch>]) -> Result<CommitOutcome, SpoolError> {
         self.spool()?;
         let mut outcome = CommitOutcome::default();
         let mut left = batches;
         while !left.is_empty() && outcome.failed.is_none() {
             let mut samples = 0;
             let full = left.iter().position(|batch| {
-                samples += batch.samples();
+                samples += batch.records();
                 samples >= COMMIT_SAMPLES
             });
             let (now, later) = left.split_at(full.map_or(left.len(), |at| at + 1));
@@ -371,7 +371,7 @@ impl Worker {
 
     fn commit(
         &mut self,
-        batches: &[Arc<MetricsBatch>],
+        batches: &[Arc<Batch>],
     ) -> Result<(Option<BatchSeq>, Option<SpoolError>), SpoolError> {
         let began = Instant::now();
         let spool = self.spool.as_deref_mut().ok_or(SpoolError::Closed)?;
@@ -381,8 +381,8 @@ impl Worker {
         for batch in batches {
             let header = RecordHeader {
                 seq: batch.seq,
-                records: batch.samples(),
-                oldest_ms: batch.blocks.iter().map(oldest_ms).min().unwrap_or_default(),
+                records: batch.records(),
+                oldest_ms: batch.oldest_ms().unwrap_or_default(),
                 flags: 0,
             };
             let mut encode = |start: Start, out: &mut Vec<u8>| {
@@ -430,7 +430,7 @@ impl Worker {
             };
             match reader.decode(&record) {
                 Ok(batch) if !record.replay => {
-                    samples += batch.samples();
+                    samples += batch.records();
                     outcome.batches.push(Arc::new(batch));
                 }
                 Ok(_) => {}
@@ -453,19 +453,15 @@ impl Worker {
 }
 
 impl Reader {
-    fn decode(&mut self, record: &ReadRecord) -> Result<MetricsBatch, String> {
+    fn decode(&mut self, record: &ReadRecord) -> Result<Batch, String> {
         if record.start == Start::Fresh {
             self.decoder.reset();
         }
         let batch = self.decoder.decode(record.header.seq, &record.bytes)?;
-        if batch.samples() == record.header.records {
+        if batch.records() == record.header.records {
             Ok(batch)
         } else {
-            Err(format!("batch {} decodes to another number of samples", record.header.seq))
+            Err(format!("batch {} decodes to another number of records", record.header.seq))
         }
     }
-}
-
-fn oldest_ms(block: &pegel_proto::metrics::Block) -> i64 {
-    block.stamps_ms.iter().flatten().copied().chain([block.at_ms]).min().unwrap_or(block.at_ms)
 }

@@ -1,7 +1,7 @@
 //! The control stream, the agent's end.
 
 use super::connect::describe;
-use super::{AnnouncedOutput, Context, HeartbeatReport, Limits};
+use super::{AnnouncedOutput, Context, Limits, Reports};
 use pegel_proto::caps;
 use pegel_proto::framing::{FrameReader, write_frame};
 use pegel_proto::identity::OutputName;
@@ -96,12 +96,12 @@ impl Control {
     pub(super) async fn heartbeat(
         &mut self,
         connection: &quinn::Connection,
-        report: &HeartbeatReport,
+        reports: &Reports,
         now_ms: i64,
     ) -> Result<(), ControlError> {
-        let mut changed: Vec<wire::Books> = report
-            .books
-            .iter()
+        let mut changed: Vec<wire::Books> = reports
+            .values()
+            .flat_map(|report| &report.books)
             .filter(|books| self.told.get(&(books.signal, books.output.clone())) != Some(*books))
             .cloned()
             .collect();
@@ -112,9 +112,9 @@ impl Control {
         let heartbeat = wire::Heartbeat {
             sent_at_ms: now_ms,
             books: changed,
-            spool_bytes: report.spool_bytes,
-            front_bytes: report.front_bytes,
-            quarantined_segments: report.quarantined_segments,
+            spool_bytes: reports.values().map(|r| r.spool_bytes).sum(),
+            front_bytes: reports.values().map(|r| r.front_bytes).sum(),
+            quarantined_segments: reports.values().map(|r| r.quarantined_segments).sum(),
         };
         self.send(connection, agent_control::Kind::Heartbeat(heartbeat)).await
     }

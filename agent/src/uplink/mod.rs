@@ -14,11 +14,12 @@
 use crate::uplink::status::StatusCell;
 use crate::uplink::window::Windows;
 use arc_swap::ArcSwapOption;
-use pegel_proto::batch::{AgentEpoch, BatchSeq, MetricsBatch, Signal};
+use pegel_proto::batch::{AgentEpoch, Batch, BatchSeq, Signal};
 use pegel_proto::identity::OutputName;
 use pegel_proto::wire;
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::tls::UplinkTls;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -91,7 +92,12 @@ pub struct StreamKey {
 impl StreamKey {
     /// The stream of metrics to an output, oldest first.
     pub fn metrics(output: OutputName) -> Self {
-        Self { signal: Signal::Metrics, output, lane: Lane::Order }
+        Self::in_order(Signal::Metrics, output)
+    }
+
+    /// The stream of a signal to an output, oldest first.
+    pub fn in_order(signal: Signal, output: OutputName) -> Self {
+        Self { signal, output, lane: Lane::Order }
     }
 }
 
@@ -207,15 +213,39 @@ pub struct WindowFull;
 pub struct UplinkHandle {
     sends: mpsc::UnboundedSender<QueuedSend>,
     windows: Arc<ArcSwapOption<Windows>>,
-    report: Arc<watch::Sender<HeartbeatReport>>,
+    report: Arc<watch::Sender<Reports>>,
     status: Arc<StatusCell>,
+}
+
+/// The last report of each signal's delivery.
+type Reports = BTreeMap<Signal, HeartbeatReport>;
+
+/// The ends that hear what the uplink tells: one for each signal's delivery.
+#[derive(Clone)]
+struct EventSink(Vec<(Signal, mpsc::UnboundedSender<UplinkEvent>)>);
+
+impl EventSink {
+    /// Tells whom it concerns: what is about a stream, that stream's signal; the rest, all. Who has ended hears nothing.
+    fn send(&self, event: UplinkEvent) {
+        let about = match &event {
+            UplinkEvent::Ack { stream, .. }
+            | UplinkEvent::StreamReset { stream, .. }
+            | UplinkEvent::Unsendable { stream, .. } => Some(stream.signal),
+            _ => None,
+        };
+        for (signal, listener) in &self.0 {
+            if about.is_none_or(|about| about == *signal) {
+                let _ = listener.send(event.clone());
+            }
+        }
+    }
 }
 
 /// One send on its way to its stream.
 struct QueuedSend {
     stream: StreamKey,
     attempt: Attempt,
-    batch: Arc<MetricsBatch>,
+    batch: Arc<Batch>,
     sent_before: bool,
     estimate: usize,
 }
@@ -227,7 +257,7 @@ impl UplinkHandle {
         &self,
         stream: &StreamKey,
         attempt: Attempt,
-        batch: Arc<MetricsBatch>,
+        batch: Arc<Batch>,
         sent_before: bool,
     ) -> Result<(), WindowFull> {
         let Some(windows) = self.windows.load_full() else { return Ok(()) };
@@ -253,10 +283,10 @@ impl UplinkHandle {
     /// changes anything is one small packet.
     ///
     /// [`HEARTBEAT_INTERVAL`]: crate::uplink::HEARTBEAT_INTERVAL
-    pub fn heartbeat(&self, report: HeartbeatReport) {
+    pub fn heartbeat(&self, signal: Signal, report: HeartbeatReport) {
         self.report.send_if_modified(|now| {
-            let changed = *now != report;
-            *now = report;
+            let changed = now.get(&signal) != Some(&report);
+            now.insert(signal, report);
             changed
         });
     }
@@ -275,26 +305,34 @@ pub const HEARTBEAT_INTERVAL: std::time::Duration = std::time::Duration::from_se
 pub struct Uplink {
     context: Context,
     sends: mpsc::UnboundedReceiver<QueuedSend>,
-    events: mpsc::UnboundedSender<UplinkEvent>,
+    events: EventSink,
     windows: Arc<ArcSwapOption<Windows>>,
-    report: watch::Receiver<HeartbeatReport>,
+    report: watch::Receiver<Reports>,
     status: Arc<StatusCell>,
 }
 
-/// Makes an uplink: the pipeline's ends, and what is to be run.
+/// Makes an uplink: the ends of metrics' delivery, and what is to be run.
 pub fn uplink(context: Context) -> (UplinkHandle, mpsc::UnboundedReceiver<UplinkEvent>, Uplink) {
     let (sends, send_queue) = mpsc::unbounded_channel();
     let (events, event_queue) = mpsc::unbounded_channel();
-    let (report, reports) = watch::channel(HeartbeatReport::default());
+    let (report, reports) = watch::channel(Reports::default());
     let windows = Arc::new(ArcSwapOption::empty());
     let status = Arc::new(StatusCell::new(&context.registry));
     let handle =
         UplinkHandle { sends, windows: windows.clone(), report: Arc::new(report), status: status.clone() };
+    let events = EventSink(vec![(Signal::Metrics, events)]);
     let uplink = Uplink { context, sends: send_queue, events, windows, report: reports, status };
     (handle, event_queue, uplink)
 }
 
 impl Uplink {
+    /// What is told to the delivery of a further signal.
+    pub fn events_of(&mut self, signal: Signal) -> mpsc::UnboundedReceiver<UplinkEvent> {
+        let (events, event_queue) = mpsc::unbounded_channel();
+        self.events.0.push((signal, events));
+        event_queue
+    }
+
     /// Keeps a session until `shutdown`, then closes it.
     pub async fn run(self, shutdown: CancellationToken) {
         run::run(self, shutdown).await;

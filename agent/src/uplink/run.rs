@@ -100,7 +100,7 @@ pub(super) async fn run(mut uplink: Uplink, shutdown: CancellationToken) {
                 };
                 tracing::warn!(%address, reason, "uplink is down");
                 uplink.status.disconnected(error.as_deref());
-                let _ = uplink.events.send(UplinkEvent::Down { reason: reason.clone() });
+                uplink.events.send(UplinkEvent::Down { reason: reason.clone() });
                 if began.elapsed() >= GOOD_SESSION {
                     backoff.reset();
                 }
@@ -171,7 +171,7 @@ fn begin(uplink: &Uplink, session: &Session, address: SocketAddr) {
         Instant::now(),
     );
     uplink.windows.store(Some(session.windows().clone()));
-    let _ = uplink.events.send(UplinkEvent::Up {
+    uplink.events.send(UplinkEvent::Up {
         attempt: session.attempt(),
         aggregator,
         outputs: welcome.outputs.clone(),

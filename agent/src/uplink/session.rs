@@ -9,7 +9,7 @@ use super::status::StatusCell;
 use super::stream::{StreamContext, StreamEvent};
 use super::throttle::Throttle;
 use super::window::Windows;
-use super::{Attempt, Context, HeartbeatReport, QueuedSend, StreamKey, UplinkEvent, stream};
+use super::{Attempt, Context, EventSink, QueuedSend, Reports, StreamKey, UplinkEvent, stream};
 use pegel_proto::codec::Encoder;
 use pegel_proto::wire::{aggregator_control, close};
 use pegel_runtime::pki::certificate_view;
@@ -43,8 +43,8 @@ pub(super) type Replacement = Pin<Box<dyn Future<Output = Option<Connected>> + S
 pub(super) struct Ends<'a> {
     pub(super) context: &'a Context,
     pub(super) sends: &'a mut mpsc::UnboundedReceiver<QueuedSend>,
-    pub(super) report: &'a mut watch::Receiver<HeartbeatReport>,
-    pub(super) events: &'a mpsc::UnboundedSender<UplinkEvent>,
+    pub(super) report: &'a mut watch::Receiver<Reports>,
+    pub(super) events: &'a EventSink,
     pub(super) status: &'a StatusCell,
     pub(super) shutdown: &'a CancellationToken,
     /// Draws the next attempt.
@@ -166,7 +166,7 @@ impl Session {
                     }
                 }
                 Some(event) = self.stream_events.1.recv() => self.stream_event(event, ends),
-                Some(event) = self.retries.1.recv() => drop(ends.events.send(event)),
+                Some(event) = self.retries.1.recv() => ends.events.send(event),
                 Some(send) = ends.sends.recv() => self.send(send, ends),
                 Ok(()) = ends.report.changed() => {
                     if let Err(error) = self.heartbeat(ends).await {
@@ -215,12 +215,12 @@ impl Session {
                 self.welcome = read_welcome(again, &self.connection, ends.context)?;
                 self.windows.set_limit(self.welcome.limits.max_in_flight_bytes);
                 let (outputs, limits) = (self.welcome.outputs.clone(), self.welcome.limits);
-                let _ = ends.events.send(UplinkEvent::OutputsChanged { outputs, limits });
+                ends.events.send(UplinkEvent::OutputsChanged { outputs, limits });
             }
             aggregator_control::Kind::Throttle(throttle) => {
                 self.throttle.set(throttle.bytes_per_second);
                 let bytes_per_second = throttle.bytes_per_second;
-                let _ = ends.events.send(UplinkEvent::Throttle { bytes_per_second });
+                ends.events.send(UplinkEvent::Throttle { bytes_per_second });
             }
             aggregator_control::Kind::GoAway(go_away) => {
                 let within = Duration::from_millis(go_away.within_ms).min(LEAVE_LIMIT);
@@ -292,10 +292,10 @@ impl Session {
                 if let Some(parked) = &acked.parked {
                     ends.status.parked(stream.output.as_str(), parked.as_deref());
                 }
-                let _ = ends.events.send(UplinkEvent::Ack { stream, acked });
+                ends.events.send(UplinkEvent::Ack { stream, acked });
             }
             StreamEvent::Unsendable(stream, seq, reason) => {
-                let _ = ends.events.send(UplinkEvent::Unsendable { stream, seq, reason });
+                ends.events.send(UplinkEvent::Unsendable { stream, seq, reason });
             }
             StreamEvent::Reset(stream, attempt, reason) => {
                 if self.streams.get(&stream).is_some_and(|open| open.attempt == attempt)

@@ -7,7 +7,7 @@ use super::{Attempt, QueuedSend, StreamKey};
 use crate::uplink::Lane;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pegel_proto::batch::{BatchSeq, MetricsBatch};
+use pegel_proto::batch::{Batch, BatchSeq, Content};
 use pegel_proto::codec::Encoder;
 use pegel_proto::framing::{FrameReader, write_frame};
 use pegel_proto::wire::{self, AckReader, Acked, MAX_ACK_FRAME_BYTES, close};
@@ -50,8 +50,12 @@ pub(super) struct StreamContext {
 type InFlight = Arc<Mutex<VecDeque<(BatchSeq, usize)>>>;
 
 /// What a batch is taken to weigh.
-pub(super) fn estimated_bytes(batch: &MetricsBatch) -> usize {
-    ESTIMATED_BYTES_PER_SAMPLE * batch.samples() as usize
+pub(super) fn estimated_bytes(batch: &Batch) -> usize {
+    match &batch.content {
+        Content::Metrics(_) => ESTIMATED_BYTES_PER_SAMPLE * batch.records() as usize,
+        // Encoded already: exact but for the frame's head.
+        Content::Logs(logs) => logs.block.bytes.len(),
+    }
 }
 
 /// Runs a stream until it breaks or `sends` ends.
@@ -98,13 +102,16 @@ impl StreamContext {
             let Some(seq_delta) = seq.0.checked_sub(last).filter(|delta| *delta > 0) else {
                 return format!("batch {seq} was sent after batch {last}");
             };
-            blocks.clear();
-            self.encoder.encode(&next.batch.blocks, &mut blocks);
-            let batch = wire::BatchFrame {
-                seq_delta,
-                sent_before: next.sent_before,
-                blocks: Bytes::from(std::mem::take(&mut blocks)),
+            let encoded = match &next.batch.content {
+                Content::Metrics(samples) => {
+                    blocks.clear();
+                    self.encoder.encode(samples, &mut blocks);
+                    Bytes::from(std::mem::take(&mut blocks))
+                }
+                // Cut and compressed once: what is sent is what would be stored.
+                Content::Logs(logs) => logs.block.bytes.clone(),
             };
+            let batch = wire::BatchFrame { seq_delta, sent_before: next.sent_before, blocks: encoded };
             let size = prost::Message::encoded_len(&batch);
             if size > self.max_frame_bytes {
                 let reason =

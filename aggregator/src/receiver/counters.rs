@@ -10,6 +10,7 @@ pub(super) struct Counters {
     pending: Arc<AtomicUsize>,
     pub(super) batches: Counter,
     pub(super) samples: Counter,
+    pub(super) entries: Counter,
     pub(super) frame_bytes: Counter,
     pub(super) ack_frames: Counter,
     pub(super) decode_errors: Counter,
@@ -33,6 +34,7 @@ impl Counters {
             pending: Arc::default(),
             batches: counter("pegel_receiver_batches_total", "Batches decoded, re-sends included."),
             samples: counter("pegel_receiver_samples_total", "Samples decoded, re-sends included."),
+            entries: counter("pegel_receiver_entries_total", "Log entries decoded, re-sends included."),
             frame_bytes: counter("pegel_receiver_frame_bytes_total", "Bytes of batch frames received."),
             ack_frames: counter("pegel_receiver_ack_frames_total", "Acknowledgement frames sent."),
             decode_errors: counter(

@@ -6,12 +6,13 @@
 
 use super::budget::Budget;
 use super::{Outputs, Shared};
-use crate::fanout::{Delivery, Output, Reply, Verdict};
-use crate::session::{AgentInfo, ResolvedBlock, SeriesBudget, StreamDecoder};
-use pegel_proto::batch::{BatchSeq, Outcome};
+use crate::fanout::{Delivery, Output, Payload, Reply, Verdict};
+use crate::session::{AgentInfo, SeriesBudget, StreamDecoder};
+use pegel_proto::batch::{BatchSeq, Outcome, Signal};
 use pegel_proto::caps;
 use pegel_proto::codec::DecoderLimits;
 use pegel_proto::framing::{FrameReader, FramingError, write_frame};
+use pegel_proto::logs::DecodedBlock;
 use pegel_proto::wire::{self, AckWriter, Acked, close};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -56,14 +57,41 @@ struct Waiting {
     seq: BatchSeq,
     sent_before: bool,
     bytes: u64,
-    blocks: Vec<ResolvedBlock>,
+    payload: Payload,
+}
+
+/// Reads a stream's frames.
+enum FrameDecoder {
+    /// Samples, with the stream's state.
+    Metrics(Box<StreamDecoder>),
+    /// Log entries: each block stands alone.
+    Logs,
+}
+
+impl FrameDecoder {
+    fn decode(&mut self, frame: &[u8]) -> Result<Payload, StreamError> {
+        let why = |error: &dyn std::fmt::Display| StreamError::Decode(error.to_string());
+        match self {
+            Self::Metrics(decoder) => Ok(Payload::Metrics(decoder.decode(frame).map_err(|e| why(&e))?)),
+            Self::Logs => Ok(Payload::Logs(Arc::new(DecodedBlock::read(frame).map_err(|e| why(&e))?))),
+        }
+    }
+}
+
+/// What a batch takes in memory until it is settled.
+fn memory_bytes(payload: &Payload) -> usize {
+    match payload {
+        Payload::Metrics(_) => BYTES_PER_SAMPLE * payload.records() as usize,
+        // Once decoded, and once in the request that is being built.
+        Payload::Logs(block) => 2 * block.resident_bytes(),
+    }
 }
 
 struct Stream {
     shared: Arc<Shared>,
     info: Arc<AgentInfo>,
     output: Arc<dyn Output>,
-    decoder: StreamDecoder,
+    decoder: FrameDecoder,
     budget: Budget,
     frames: FrameReader,
     reply: Reply,
@@ -129,9 +157,18 @@ async fn serve(
         max_series: shared.context.settings.max_series,
         max_samples: caps::MAX_BATCH_SAMPLES,
     };
+    let decoder = match output.announcement().signal {
+        Signal::Logs => FrameDecoder::Logs,
+        Signal::Metrics | Signal::Traces => FrameDecoder::Metrics(Box::new(StreamDecoder::new(
+            shared.context.symbols.clone(),
+            &info.identity,
+            series,
+            limits,
+        ))),
+    };
     let stream = Stream {
         budget: shared.budgets.of(&output.announcement().name, &info.identity.tenant),
-        decoder: StreamDecoder::new(shared.context.symbols.clone(), &info.identity, series, limits),
+        decoder,
         output,
         frames,
         reply: Reply(reply),
@@ -215,19 +252,25 @@ impl Stream {
             delta => self.last.checked_add(delta).ok_or(StreamError::BadSequence)?,
         };
         let seq = BatchSeq(self.last);
-        let blocks = self.decoder.decode(&frame.blocks).map_err(|e| StreamError::Decode(e.to_string()))?;
-        let samples: u64 = blocks.iter().map(|b| b.values.len() as u64).sum();
+        let payload = self.decoder.decode(&frame.blocks)?;
+        let records = payload.records();
         let counters = &self.shared.counters;
         counters.batches.inc();
-        counters.samples.add(samples);
+        match &payload {
+            Payload::Metrics(_) => counters.samples.add(records),
+            Payload::Logs(_) => counters.entries.add(records),
+        }
         counters.frame_bytes.add(frame.blocks.len() as u64);
         let now_ms = (self.shared.context.wall_clock_ms)();
-        self.shared.context.sessions.batch(&self.info, samples, now_ms);
+        self.shared.context.sessions.batch(&self.info, records, now_ms);
         if let Some(tap) = &self.shared.context.tap {
-            tap.observe(&self.info, seq, &blocks);
+            match &payload {
+                Payload::Metrics(blocks) => tap.observe(&self.info, seq, blocks),
+                Payload::Logs(block) => tap.observe_logs(&self.info, seq, block),
+            }
         }
         let bytes = frame.blocks.len() as u64;
-        Ok(Some(Waiting { seq, sent_before: frame.sent_before, bytes, blocks }))
+        Ok(Some(Waiting { seq, sent_before: frame.sent_before, bytes, payload }))
     }
 
     /// Waits for room in the tenant's budget, acknowledging meanwhile.
@@ -237,8 +280,7 @@ impl Stream {
         send: &mut quinn::SendStream,
         verdicts: &mut mpsc::UnboundedReceiver<Verdict>,
     ) -> Result<OwnedSemaphorePermit, StreamError> {
-        let samples: usize = batch.blocks.iter().map(|b| b.values.len()).sum();
-        let mut room = std::pin::pin!(self.budget.clone().take(BYTES_PER_SAMPLE * samples));
+        let mut room = std::pin::pin!(self.budget.clone().take(memory_bytes(&batch.payload)));
         loop {
             tokio::select! {
                 room = &mut room => return Ok(room),
@@ -254,7 +296,7 @@ impl Stream {
             agent: self.info.clone(),
             seq: batch.seq,
             sent_before: batch.sent_before,
-            blocks: batch.blocks,
+            payload: batch.payload,
             reply: self.reply.clone(),
         });
     }

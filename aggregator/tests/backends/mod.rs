@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use http_body_util::{BodyExt as _, Full};
-use pegel_aggregator::fanout::{Delivery, Reply, Verdict};
+use pegel_aggregator::fanout::{Delivery, Payload, Reply, Verdict};
 use pegel_aggregator::session::{AgentInfo, ResolvedBlock, ResolvedSeries, ResolvedSet};
 use pegel_aggregator::symbols::Symbols;
 use pegel_proto::batch::{AgentEpoch, BatchSeq, Outcome};
@@ -178,7 +178,7 @@ impl Agent {
             agent: self.info.clone(),
             seq: BatchSeq(self.seq),
             sent_before,
-            blocks,
+            payload: Payload::Metrics(blocks),
             reply: Reply(self.sender.clone()),
         }
     }

@@ -3,7 +3,7 @@
 use crate::site::Site;
 use anyhow::Result;
 use pegel_agent::uplink::{self, Attempt, StreamKey, UplinkEvent, UplinkHandle};
-use pegel_proto::batch::{AgentEpoch, BatchSeq, MetricsBatch};
+use pegel_proto::batch::{AgentEpoch, Batch, BatchSeq};
 use pegel_proto::identity::OutputName;
 use pegel_proto::metrics::{Block, Family, Labels, MetricType, NAME_LABEL, Series, SeriesSet};
 use pegel_proto::wire::ALPN;
@@ -189,7 +189,7 @@ impl Agent {
         }
         self.seq = self.seq.next();
         let block = Block::new(wall_ms(), self.set.clone(), self.values.as_slice());
-        let batch = Arc::new(MetricsBatch { seq: self.seq, blocks: vec![block] });
+        let batch = Arc::new(Batch::metrics(self.seq, vec![block]));
         let _ = self.handle.try_send(stream, *attempt, batch, false);
     }
 }

@@ -5,7 +5,7 @@ use crate::process::round;
 use crate::site::Site;
 use anyhow::{Context as _, Result};
 use pegel_agent::uplink::{self, Attempt, HeartbeatReport, StreamKey, UplinkEvent, UplinkHandle};
-use pegel_proto::batch::{AgentEpoch, BatchSeq, MetricsBatch};
+use pegel_proto::batch::{AgentEpoch, Batch, BatchSeq, Signal};
 use pegel_proto::identity::OutputName;
 use pegel_proto::metrics::Block;
 use pegel_proto::wire::{self, ALPN};
@@ -154,11 +154,11 @@ impl Agent {
         let scrapes_a_heartbeat = (uplink::HEARTBEAT_INTERVAL.as_secs_f64() / seconds).ceil() as usize;
         for (number, block) in blocks.iter().enumerate() {
             if number % scrapes_a_heartbeat == 0 {
-                self.handle.heartbeat(report(&self.stream.output, collected));
+                self.handle.heartbeat(Signal::Metrics, report(&self.stream.output, collected));
             }
             collected += block.values.len() as u64;
             let seq = BatchSeq(first + number as u64 + 1);
-            let batch = Arc::new(MetricsBatch { seq, blocks: vec![block.clone()] });
+            let batch = Arc::new(Batch::metrics(seq, vec![block.clone()]));
             self.handle.try_send(&self.stream, self.attempt, batch, false)?;
             loop {
                 match next(&mut self.events).await? {

@@ -2,7 +2,7 @@
 
 use crate::site::{Agent, Aggregator, HOUR, Memory, Mode, SECOND, SOON, Site, expected};
 use pegel_agent::uplink::{HeartbeatReport, UplinkState};
-use pegel_proto::batch::AgentEpoch;
+use pegel_proto::batch::{AgentEpoch, Signal};
 use pegel_proto::wire;
 use pegel_tests::udp_proxy::{Conditions, UdpProxy};
 use pegel_tests::{eventually, seed};
@@ -41,7 +41,7 @@ async fn books_and_spool_reach_the_fleet() {
     let agent = Agent::start(site.agent_files("n1", HOUR), &[aggregator.address]);
     agent.until("it is up", |l| !l.ups.is_empty()).await;
     let books = wire::Books { output: "main".into(), signal: 1, collected: 77, ..wire::Books::default() };
-    agent.handle.heartbeat(HeartbeatReport {
+    agent.handle.heartbeat(Signal::Metrics, HeartbeatReport {
         books: vec![books.clone()],
         spool_bytes: 5,
         ..HeartbeatReport::default()

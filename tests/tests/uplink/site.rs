@@ -3,10 +3,10 @@
 
 use parking_lot::Mutex;
 use pegel_agent::uplink::{self, Attempt, StreamKey, UplinkEvent, UplinkHandle};
-use pegel_aggregator::fanout::{Announcement, Delivery, Output, OutputHealth, Verdict};
+use pegel_aggregator::fanout::{Announcement, Delivery, Output, OutputHealth, Payload, Verdict};
 use pegel_aggregator::receiver::{self, Receiver, SessionTable};
 use pegel_aggregator::symbols::Symbols;
-use pegel_proto::batch::{AgentEpoch, BatchSeq, MetricsBatch, Outcome, RejectReason, Rejection, Signal};
+use pegel_proto::batch::{AgentEpoch, Batch, BatchSeq, Outcome, RejectReason, Rejection, Signal};
 use pegel_proto::identity::{AgentIdentity, NodeId, OutputName, TenantId};
 use pegel_proto::metrics::{Block, Labels, NAME_LABEL, Series, SeriesSet};
 use pegel_proto::wire;
@@ -133,8 +133,9 @@ impl Memory {
     }
 
     fn settle(&self, delivery: &Delivery, mode: Mode) {
+        let Payload::Metrics(blocks) = &delivery.payload else { panic!("logs, where samples are sent") };
         let values: Vec<u64> =
-            delivery.blocks.iter().flat_map(|b| b.values.iter().map(|v| v.to_bits())).collect();
+            blocks.iter().flat_map(|b| b.values.iter().map(|v| v.to_bits())).collect();
         let mut outcome = Outcome { delivered: values.len() as u64, ..Outcome::default() };
         if mode == Mode::Reject {
             outcome.delivered -= 1;
@@ -241,7 +242,7 @@ impl Aggregator {
 /// What the agent's small pipeline knows.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    pub unacknowledged: VecDeque<(Arc<MetricsBatch>, bool)>,
+    pub unacknowledged: VecDeque<(Arc<Batch>, bool)>,
     /// How many of them, from the oldest, were handed to the uplink in this attempt.
     handed: usize,
     attempt: Option<Attempt>,
@@ -296,7 +297,7 @@ impl Agent {
         let values: Vec<f64> = (0..self.set.len()).map(|i| value(seq, i)).collect();
         let at_ms = 1_700_000_000_000 + 5_000 * seq as i64;
         let blocks = vec![Block::new(at_ms, self.set.clone(), values)];
-        let batch = MetricsBatch { seq: BatchSeq(seq), blocks };
+        let batch = Batch::metrics(BatchSeq(seq), blocks);
         self.ledger.lock().unacknowledged.push_back((Arc::new(batch), false));
         let _ = self.wake.send(());
         seq

@@ -7,14 +7,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeSet;
 
-fn blocks(at_ms: i64, samples: usize) -> Vec<Block> {
+fn blocks(at_ms: i64, samples: usize) -> Content {
     let series: Vec<_> = (0..samples)
         .map(|i| {
             let labels = Labels::new([(NAME_LABEL, "x"), ("i", &i.to_string())]).unwrap();
             Arc::new(Series::new(labels, Arc::default()))
         })
         .collect();
-    vec![Block::new(at_ms, Arc::new(SeriesSet::new(Arc::default(), series)), vec![1.0; samples])]
+    Content::Metrics(vec![Block::new(at_ms, Arc::new(SeriesSet::new(Arc::default(), series)), vec![1.0; samples])])
 }
 
 fn output(name: &str) -> OutputName {
@@ -26,7 +26,7 @@ fn output(name: &str) -> OutputName {
 struct Backend {
     received: Vec<(BatchSeq, bool)>,
     settled: BTreeSet<BatchSeq>,
-    unacked: VecDeque<Arc<MetricsBatch>>,
+    unacked: VecDeque<Arc<Batch>>,
 }
 
 struct World {
@@ -34,19 +34,19 @@ struct World {
     seed: u64,
     now_ms: u64,
     core: Core,
-    disk: BTreeMap<BatchSeq, Arc<MetricsBatch>>,
+    disk: BTreeMap<BatchSeq, Arc<Batch>>,
     quota_batches: usize,
     newest_on_disk: Option<BatchSeq>,
     backends: BTreeMap<OutputName, Backend>,
     link: bool,
-    storing: Option<Vec<Arc<MetricsBatch>>>,
+    storing: Option<Vec<Arc<Batch>>>,
     loading: Vec<(OutputName, BatchSeq, BatchSeq)>,
     remembered: Memory,
     ever_dropped: bool,
     /// After a kill, what may have been sent is known by reservation only.
     killed: bool,
     /// What each number stood for when it was sent first.
-    contents: BTreeMap<BatchSeq, Arc<MetricsBatch>>,
+    contents: BTreeMap<BatchSeq, Arc<Batch>>,
     /// All samples that were ever handed over.
     collected: u64,
 }
@@ -111,7 +111,7 @@ impl World {
                 }
                 Effect::Load { output, from, up_to } => self.loading.push((output, from, up_to)),
                 Effect::Trim(up_to) => self.disk.retain(|seq, _| *seq > up_to),
-                Effect::Reject { .. } => {}
+                Effect::Reject { .. } | Effect::Safe(_) => {}
                 Effect::Remember => self.remembered = self.core.memory(),
             }
         }
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// As the spool does: what it has already is not stored twice.
-    fn write(&mut self, batches: Vec<Arc<MetricsBatch>>) {
+    fn write(&mut self, batches: Vec<Arc<Batch>>) {
         for batch in batches {
             if self.newest_on_disk.is_none_or(|newest| batch.seq > newest) {
                 self.newest_on_disk = Some(batch.seq);
@@ -138,7 +138,7 @@ impl World {
             self.write(batches);
             let mut lost = Vec::new();
             while self.disk.len() > self.quota_batches {
-                lost.extend(self.disk.pop_first().map(|(seq, batch)| (seq, batch.samples())));
+                lost.extend(self.disk.pop_first().map(|(seq, batch)| (seq, batch.records())));
                 self.ever_dropped = true;
             }
             let losses = vec![SpoolLoss { batches: lost, reason: DropReason::QuotaOldest }];
@@ -170,7 +170,7 @@ impl World {
             let batch = backend.unacked.pop_front().unwrap();
             ack.up_to = Some(batch.seq);
             if !backend.settled.insert(batch.seq) {
-                ack.held_already += batch.samples();
+                ack.held_already += batch.records();
             } else if batch.seq.0.is_multiple_of(7) {
                 let message = "too old sample".to_owned();
                 let reason = RejectReason::TooOld;
@@ -230,7 +230,7 @@ impl World {
         self.storing = None;
         self.loading.clear();
         let disk = self.disk.clone();
-        let above = move |seq: BatchSeq| disk.range(seq.next()..).map(|(_, b)| b.samples()).sum();
+        let above = move |seq: BatchSeq| disk.range(seq.next()..).map(|(_, b)| b.records()).sum();
         let last = self.disk.last_key_value().map(|(seq, _)| *seq);
         let settings = Settings { front_bytes: 2_000, ..Settings::default() };
         self.core = Core::new(settings, self.remembered.clone(), last, above);
@@ -342,7 +342,7 @@ fn after_kills_no_number_is_used_twice_and_what_the_disk_held_arrives() {
         for (name, backend) in &world.backends {
             let missing: Vec<_> = on_disk.iter().filter(|seq| !backend.settled.contains(seq)).collect();
             assert!(missing.is_empty(), "seed {seed}: output {name} lacks {missing:?}");
-            let arrived: u64 = backend.settled.iter().map(|seq| world.contents[seq].samples()).sum();
+            let arrived: u64 = backend.settled.iter().map(|seq| world.contents[seq].records()).sum();
             let books = world.core.books().into_iter().find(|b| b.output.as_ref() == Some(name)).unwrap();
             let (lost, told) = (world.collected - arrived, books.books.lost_in_crash);
             assert!(lost <= told, "seed {seed}: output {name} lacks {lost} samples and says at most {told}");

@@ -2,7 +2,7 @@ use super::*;
 use crate::spool::codec::{RecordCodec, RecordDecoder, RecordEncoder};
 use crate::spool::memory::MemorySpool;
 use crate::spool::thread::{CursorId, Settings as ThreadSettings, SpoolState, SpoolThread};
-use pegel_proto::batch::MetricsBatch;
+use pegel_proto::batch::{Batch, Signal};
 use pegel_proto::metrics::{Block, Family, Labels, NAME_LABEL, Series, SeriesSet};
 use pegel_runtime::metrics::Registry;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ fn set() -> Arc<SeriesSet> {
     Arc::new(SeriesSet::new(Arc::default(), vec![series]))
 }
 
-fn batch(seq: u64) -> Arc<MetricsBatch> {
+fn batch(seq: u64) -> Arc<Batch> {
     let blocks = vec![Block::new(seq as i64, set(), vec![seq as f64])];
-    Arc::new(MetricsBatch { seq: BatchSeq(seq), blocks })
+    Arc::new(Batch::metrics(BatchSeq(seq), blocks))
 }
 
 impl RecordEncoder for Plain {
@@ -29,9 +29,9 @@ impl RecordEncoder for Plain {
         self.0 = 0;
     }
 
-    fn encode(&mut self, batch: &MetricsBatch, out: &mut Vec<u8>) {
+    fn encode(&mut self, batch: &Batch, out: &mut Vec<u8>) {
         out.extend(self.0.to_le_bytes());
-        out.extend(batch.blocks[0].values[0].to_le_bytes());
+        out.extend(batch.blocks()[0].values[0].to_le_bytes());
         out.extend([7; 3000]);
         self.0 += 1;
     }
@@ -42,19 +42,19 @@ impl RecordDecoder for Plain {
         self.0 = 0;
     }
 
-    fn decode(&mut self, seq: BatchSeq, bytes: &[u8]) -> Result<MetricsBatch, String> {
+    fn decode(&mut self, seq: BatchSeq, bytes: &[u8]) -> Result<Batch, String> {
         let counter = u64::from_le_bytes(bytes[..8].try_into().unwrap());
         if counter != self.0 {
             return Err("out of step".into());
         }
         self.0 += 1;
         let value = f64::from_le_bytes(bytes[8..16].try_into().unwrap());
-        Ok(MetricsBatch { seq, blocks: vec![Block::new(seq.0 as i64, set(), vec![value])] })
+        Ok(Batch::metrics(seq, vec![Block::new(seq.0 as i64, set(), vec![value])]))
     }
 }
 
 fn codec() -> RecordCodec {
-    RecordCodec { encoder: Box::<Plain>::default(), decoder: Box::new(|| Box::<Plain>::default()) }
+    RecordCodec { encoder: Box::<Plain>::default(), signal: Signal::Metrics, decoder: Box::new(|| Box::<Plain>::default()) }
 }
 
 async fn read_all(spool: &SpoolThread, cursor: u32, from: u64) -> Vec<u64> {
@@ -88,7 +88,7 @@ async fn batches_are_stored_read_by_two_cursors_and_trimmed() {
     assert_eq!(read_all(&spool, 1, 50).await, (50..=100).collect::<Vec<_>>(), "a cursor that goes back");
     assert_eq!(spool.held_above(BatchSeq(90)).await.unwrap(), Tally { batches: 10, records: 10 });
     assert_eq!(spool.state(), SpoolState::Ready);
-    assert!(registry.render().contains("pegel_spool_samples 100"));
+    assert!(registry.render().contains("pegel_spool_records{signal=\"metrics\"} 100"));
     spool.trim(BatchSeq(100)).await.unwrap();
     assert_eq!(spool.inventory().await.unwrap().segments, []);
 }

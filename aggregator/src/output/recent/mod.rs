@@ -33,6 +33,7 @@ use main_series::Target;
 use parking_lot::{Mutex, RwLock};
 use pegel_proto::batch::{BatchSeq, Outcome, Signal};
 use pegel_proto::identity::{AgentIdentity, OutputName};
+use pegel_proto::logs::DecodedBlock;
 use pegel_runtime::metrics::{Counter, Registry};
 use seen::{Arrival, Seen};
 use selector::Matching;
@@ -351,6 +352,10 @@ impl Tap for Recent {
             }
         }
     }
+
+    fn observe_logs(&self, _: &AgentInfo, _: BatchSeq, _: &Arc<DecodedBlock>) {
+        // Values only.
+    }
 }
 
 impl Output for Recent {
@@ -365,8 +370,8 @@ impl Output for Recent {
     }
 
     fn submit(&self, delivery: Delivery) {
-        self.observe(&delivery.agent, delivery.seq, &delivery.blocks);
-        let delivered = delivery.blocks.iter().map(|block| block.values.len() as u64).sum();
+        let delivered = delivery.payload.records();
+        self.observe(&delivery.agent, delivery.seq, &delivery.payload.into_blocks());
         let outcome = Outcome { delivered, ..Outcome::default() };
         // Nobody listens any more if the session ended: the agent sends again.
         let _ = delivery.reply.0.send(Verdict::Settled(delivery.seq, outcome));

@@ -54,8 +54,8 @@ pub enum NameRule {
 impl Batch {
     pub fn new(delivery: Delivery, now: Instant) -> Self {
         let mut total = 0_u32;
-        let bases = delivery
-            .blocks
+        let blocks = delivery.payload.into_blocks();
+        let bases = blocks
             .iter()
             .map(|block| {
                 let base = total;
@@ -69,7 +69,7 @@ impl Batch {
             sent_before: delivery.sent_before,
             submitted: now,
             reply: delivery.reply,
-            blocks: delivery.blocks.into(),
+            blocks: blocks.into(),
             bases,
             next: (0, 0),
             unresolved: u64::from(total),

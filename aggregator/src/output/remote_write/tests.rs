@@ -7,7 +7,7 @@ mod http;
 mod model;
 mod simulation;
 
-use crate::fanout::{Delivery, Reply, Verdict};
+use crate::fanout::{Delivery, Payload, Reply, Verdict};
 use crate::session::{AgentInfo, ResolvedBlock, ResolvedSeries, ResolvedSet};
 use crate::symbols::Symbols;
 use pegel_proto::batch::{AgentEpoch, BatchSeq};
@@ -69,5 +69,6 @@ fn delivery(
     blocks: Vec<ResolvedBlock>,
     reply: &mpsc::UnboundedSender<Verdict>,
 ) -> Delivery {
-    Delivery { agent: agent.clone(), seq: BatchSeq(seq), sent_before, blocks, reply: Reply(reply.clone()) }
+    let payload = Payload::Metrics(blocks);
+    Delivery { agent: agent.clone(), seq: BatchSeq(seq), sent_before, payload, reply: Reply(reply.clone()) }
 }
