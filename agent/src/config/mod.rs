@@ -7,6 +7,7 @@ mod buffer;
 mod container;
 mod host;
 mod labels;
+mod log;
 mod probe;
 mod runtimes;
 mod scrape;
@@ -16,6 +17,7 @@ pub use buffer::{BufferSettings, RawBuffer, RawWhenFull};
 pub use container::RawContainers;
 pub use host::{RawFilter, RawHost};
 pub use labels::{RawContainerPreset, RawHostPreset, RawProbePreset};
+pub use log::{LogSettings as LogSourceSettings, RawLogBuffer, RawLogInput, RawLogs};
 pub use probe::{RawCheck, RawProbes};
 pub use runtimes::{RawRuntimeKind, RawRuntimes, RawSocket};
 pub use scrape::{RawFormat, RawJob, RawScheme, RawScrape, RawTargetGroup};
@@ -60,6 +62,8 @@ pub struct RawAgent {
     pub scrape: RawScrape,
     /// Synthetic checks, with blackbox_exporter's names.
     pub probes: RawProbes,
+    /// Logs, to Loki.
+    pub logs: RawLogs,
     /// What is kept while it cannot be sent.
     pub buffer: RawBuffer,
     /// How long the agent may take to end: to send what is in memory, or to write it to the spool.
@@ -80,6 +84,7 @@ impl Default for RawAgent {
             containers: RawContainers::default(),
             scrape: RawScrape::default(),
             probes: RawProbes::default(),
+            logs: RawLogs::default(),
             buffer: RawBuffer::default(),
             shutdown_timeout: Period(DEFAULT_SHUTDOWN_TIMEOUT),
             admin: RawAdmin::on_port(DEFAULT_ADMIN_PORT),
@@ -114,6 +119,8 @@ pub struct Settings {
     pub scrape: source::scrape::settings::Settings,
     /// The probe source.
     pub probes: source::probe::settings::Settings,
+    /// Logs; none without inputs.
+    pub logs: Option<LogSourceSettings>,
     /// Intake, front, spool and rejects.
     pub buffer: BufferSettings,
     /// The bound of the drain.
@@ -144,8 +151,11 @@ impl RawAgent {
         let containers = self.containers.resolve(&root.key("containers"), mistakes);
         let scrape = self.scrape.resolve(&root.key("scrape"), mistakes);
         let mut probes = self.probes.resolve(&root.key("probes"), mistakes);
-        let collects =
-            host.is_some() || containers.is_some() || !scrape.jobs.is_empty() || !probes.checks.is_empty();
+        let collects = host.is_some()
+            || containers.is_some()
+            || !scrape.jobs.is_empty()
+            || !probes.checks.is_empty()
+            || !self.logs.inputs.is_empty();
         if purpose == Purpose::Run && !collects {
             let reason =
                 "nothing would be collected: hosts and containers are off and no job scrapes anything";
@@ -153,7 +163,9 @@ impl RawAgent {
         }
         let state_dir = mistakes.path_of(&root.key("state_dir"), &self.state_dir);
         probes.state_dir = (purpose == Purpose::Run).then(|| state_dir.clone());
+        let logs = self.logs.resolve(&self.buffer, &state_dir, &root.key("logs"), mistakes);
         Settings {
+            logs,
             buffer: self.buffer.resolve(&state_dir, &root.key("buffer"), mistakes),
             state_dir,
             uplink: self.aggregator.resolve(purpose, &root.key("aggregator"), mistakes),

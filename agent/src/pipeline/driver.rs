@@ -509,17 +509,20 @@ impl Driver {
         let now_ms = (self.parts.wall_clock_ms)();
         let snapshot = self.snapshot.borrow();
         let oldest_spooled_ms = snapshot.spool.segments.first().map(|s| s.oldest_ms);
-        self.parts.uplink.heartbeat(self.parts.signal, HeartbeatReport {
-            books: self
-                .core
-                .books()
-                .iter()
-                .filter_map(|b| wire_books(self.parts.signal, b, oldest_spooled_ms, now_ms))
-                .collect(),
-            spool_bytes: snapshot.spool.bytes,
-            front_bytes: self.core.front_bytes() as u64,
-            quarantined_segments: snapshot.spool.quarantined as u64,
-        });
+        self.parts.uplink.heartbeat(
+            self.parts.signal,
+            HeartbeatReport {
+                books: self
+                    .core
+                    .books()
+                    .iter()
+                    .filter_map(|b| wire_books(self.parts.signal, b, oldest_spooled_ms, now_ms))
+                    .collect(),
+                spool_bytes: snapshot.spool.bytes,
+                front_bytes: self.core.front_bytes() as u64,
+                quarantined_segments: snapshot.spool.quarantined as u64,
+            },
+        );
     }
 
     /// Ends delivery: hears what is still answered, stores what is left, remembers.
@@ -553,10 +556,7 @@ impl Driver {
         }
         let lost = self.core.give_up_front();
         if lost > 0 {
-            tracing::error!(
-                records = lost,
-                "the disk took nothing until the end: what is in memory is lost"
-            );
+            tracing::error!(records = lost, "the disk took nothing until the end: what is in memory is lost");
         }
         let memory = self.core.memory();
         if let Some(Err(error)) = self.parts.positions.as_mut().map(|p| p.remember_durably(&memory)) {
@@ -597,7 +597,10 @@ fn outputs_of(signal: Signal, outputs: &[crate::uplink::AnnouncedOutput]) -> Vec
 /// One output's books as heartbeats carry them; none before the first aggregator was met.
 fn wire_books(
     signal: Signal,
-    books: &OutputBooks, oldest_spooled_ms: Option<i64>, now_ms: i64) -> Option<wire::Books> {
+    books: &OutputBooks,
+    oldest_spooled_ms: Option<i64>,
+    now_ms: i64,
+) -> Option<wire::Books> {
     let output = books.output.as_ref()?;
     let on_disk = oldest_spooled_ms.filter(|_| books.books.spooled > 0);
     let oldest_at_ms = books.oldest_at_ms.into_iter().chain(on_disk).min();

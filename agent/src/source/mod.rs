@@ -11,6 +11,7 @@ pub mod clock;
 pub mod container;
 pub mod host;
 pub mod labels;
+pub mod log;
 pub mod probe;
 mod reading;
 pub mod render;

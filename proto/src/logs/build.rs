@@ -217,7 +217,9 @@ impl BlockBuilder {
         self.streams.clear();
         self.keys.clear();
         self.runs.clear();
-        for column in [&mut self.times, &mut self.lengths, &mut self.metadata, &mut self.text, &mut self.payload] {
+        for column in
+            [&mut self.times, &mut self.lengths, &mut self.metadata, &mut self.text, &mut self.payload]
+        {
             column.clear();
         }
         self.last_ns = 0;

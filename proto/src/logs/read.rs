@@ -69,12 +69,7 @@ impl LogBlock {
     /// Reads a block's header; the columns are not looked at.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, BlockError> {
         let header = Header::read(&bytes)?;
-        Ok(Self {
-            entries: header.entries,
-            raw_bytes: header.raw_bytes,
-            oldest_ns: header.oldest_ns,
-            bytes,
-        })
+        Ok(Self { entries: header.entries, raw_bytes: header.raw_bytes, oldest_ns: header.oldest_ns, bytes })
     }
 
     /// Decompresses and checks the block.
@@ -115,12 +110,7 @@ impl Header {
         if 2 * entries > raw {
             return Err(BlockError::Short("its columns"));
         }
-        Ok(Self {
-            entries: entries as u32,
-            raw_bytes: raw as u32,
-            oldest_ns,
-            body: bytes.len() - rest.len(),
-        })
+        Ok(Self { entries: entries as u32, raw_bytes: raw as u32, oldest_ns, body: bytes.len() - rest.len() })
     }
 }
 
@@ -314,7 +304,8 @@ impl Columns<'_> {
         let mut pairs = Vec::new();
         let mut next = 0_u64;
         for _ in 0..rows {
-            let row = next.checked_add(self.number("its metadata")?).filter(|row| *row < entries.len() as u64);
+            let row =
+                next.checked_add(self.number("its metadata")?).filter(|row| *row < entries.len() as u64);
             let row = row.ok_or(BlockError::Inconsistent("metadata of an entry that it does not have"))?;
             next = row + 1;
             let count = self.number("its metadata")?;

@@ -6,8 +6,7 @@ type Said = (Vec<(String, String)>, i64, String, Vec<(String, String)>);
 fn build(builder: &mut BlockBuilder, entries: &[Said]) -> Option<LogBlock> {
     for (labels, at_ns, line, metadata) in entries {
         let stream = builder.stream(labels.iter().map(|(n, v)| (n.as_str(), v.as_str()))).unwrap();
-        let pairs: Vec<_> =
-            metadata.iter().map(|(k, v)| (builder.key(k).unwrap(), v.as_str())).collect();
+        let pairs: Vec<_> = metadata.iter().map(|(k, v)| (builder.key(k).unwrap(), v.as_str())).collect();
         builder.push(stream, *at_ns, line, &pairs);
     }
     builder.finish()
@@ -68,10 +67,9 @@ fn nothing_pushed_is_no_block() {
 
 #[test]
 fn lines_are_cut_at_characters() {
-    let block = build(&mut BlockBuilder::new(), &[
-        (vec![], 1, "ü".into(), vec![]),
-        (vec![], 2, "ü".into(), vec![]),
-    ]).unwrap();
+    let block =
+        build(&mut BlockBuilder::new(), &[(vec![], 1, "ü".into(), vec![]), (vec![], 2, "ü".into(), vec![])])
+            .unwrap();
     let payload = zstd::bulk::decompress(&block.bytes[5..], 1 << 10).unwrap_or_default();
     // Lengths 2, 2 become 1, 3: the same text, cut within a character.
     if let Some(at) = payload.windows(2).position(|w| w == [2, 2]) {

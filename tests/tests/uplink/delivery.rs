@@ -41,11 +41,10 @@ async fn books_and_spool_reach_the_fleet() {
     let agent = Agent::start(site.agent_files("n1", HOUR), &[aggregator.address]);
     agent.until("it is up", |l| !l.ups.is_empty()).await;
     let books = wire::Books { output: "main".into(), signal: 1, collected: 77, ..wire::Books::default() };
-    agent.handle.heartbeat(Signal::Metrics, HeartbeatReport {
-        books: vec![books.clone()],
-        spool_bytes: 5,
-        ..HeartbeatReport::default()
-    });
+    agent.handle.heartbeat(
+        Signal::Metrics,
+        HeartbeatReport { books: vec![books.clone()], spool_bytes: 5, ..HeartbeatReport::default() },
+    );
     let entry = eventually("the books arrive", SOON, || async {
         aggregator.sessions.fleet().into_iter().find(|e| e.spool_bytes == 5)
     })

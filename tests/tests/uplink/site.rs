@@ -134,8 +134,7 @@ impl Memory {
 
     fn settle(&self, delivery: &Delivery, mode: Mode) {
         let Payload::Metrics(blocks) = &delivery.payload else { panic!("logs, where samples are sent") };
-        let values: Vec<u64> =
-            blocks.iter().flat_map(|b| b.values.iter().map(|v| v.to_bits())).collect();
+        let values: Vec<u64> = blocks.iter().flat_map(|b| b.values.iter().map(|v| v.to_bits())).collect();
         let mut outcome = Outcome { delivered: values.len() as u64, ..Outcome::default() };
         if mode == Mode::Reject {
             outcome.delivered -= 1;

@@ -14,7 +14,11 @@ fn blocks(at_ms: i64, samples: usize) -> Content {
             Arc::new(Series::new(labels, Arc::default()))
         })
         .collect();
-    Content::Metrics(vec![Block::new(at_ms, Arc::new(SeriesSet::new(Arc::default(), series)), vec![1.0; samples])])
+    Content::Metrics(vec![Block::new(
+        at_ms,
+        Arc::new(SeriesSet::new(Arc::default(), series)),
+        vec![1.0; samples],
+    )])
 }
 
 fn output(name: &str) -> OutputName {

@@ -54,7 +54,11 @@ impl RecordDecoder for Plain {
 }
 
 fn codec() -> RecordCodec {
-    RecordCodec { encoder: Box::<Plain>::default(), signal: Signal::Metrics, decoder: Box::new(|| Box::<Plain>::default()) }
+    RecordCodec {
+        encoder: Box::<Plain>::default(),
+        signal: Signal::Metrics,
+        decoder: Box::new(|| Box::<Plain>::default()),
+    }
 }
 
 async fn read_all(spool: &SpoolThread, cursor: u32, from: u64) -> Vec<u64> {

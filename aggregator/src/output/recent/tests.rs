@@ -318,7 +318,11 @@ fn as_an_output_it_settles_each_batch_with_all_its_samples() {
         agent: Arc::new(agent("n", 1)),
         seq: BatchSeq(4),
         sent_before: false,
-        payload: crate::fanout::Payload::Metrics(vec![block(START_MS, &bed.set(&["a", "b"]), &[1.0, stale_marker()])]),
+        payload: crate::fanout::Payload::Metrics(vec![block(
+            START_MS,
+            &bed.set(&["a", "b"]),
+            &[1.0, stale_marker()],
+        )]),
         reply: crate::fanout::Reply(sender),
     });
     let outcome = Outcome { delivered: 2, ..Outcome::default() };
