@@ -72,7 +72,7 @@ pub struct BufferSettings {
 }
 
 /// The bounds of a segment: below, databases are opened all the time; above, the quota is followed too coarsely.
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 20;
+pub(super) const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 20;
 
 impl RawBuffer {
     pub(super) fn resolve(

@@ -58,6 +58,9 @@ pub struct Snapshot {
     pub positions_trouble: Option<String>,
 }
 
+/// Hears of log batches that are safe.
+pub type Safe = Arc<dyn Fn(BatchSeq, &Logs) + Send + Sync>;
+
 /// What the driver works with.
 pub struct Parts {
     /// What is delivered.
@@ -65,7 +68,7 @@ pub struct Parts {
     /// What sources hand over.
     pub intake: Inbox,
     /// Is told of batches whose source need not keep its place before them any longer.
-    pub safe: Option<Arc<dyn Fn(BatchSeq, &Logs) + Send + Sync>>,
+    pub safe: Option<Safe>,
     /// The uplink.
     pub uplink: UplinkHandle,
     /// Its events.

@@ -52,7 +52,7 @@ pub struct DecodedBlock {
     payload: Vec<u8>,
     /// The first label of each stream, and one more at the end.
     streams: Vec<u32>,
-    labels: Vec<(Span, Span)>,
+    labels: Vec<Label>,
     keys: Vec<Span>,
     entries: Vec<Entry>,
     pairs: Vec<(u32, Span)>,
@@ -128,7 +128,7 @@ impl DecodedBlock {
             return Err(BlockError::Zstd);
         }
         Columns { rest: &payload, whole: &payload }.read(&header).map(
-            |(streams, labels, keys, entries, pairs)| Self { streams, labels, keys, entries, pairs, payload },
+            |(streams, labels, keys, entries, pairs)| Self { payload, streams, labels, keys, entries, pairs },
         )
     }
 
@@ -200,7 +200,9 @@ impl<'a> EntryView<'a> {
     }
 }
 
-type Parts = (Vec<u32>, Vec<(Span, Span)>, Vec<Span>, Vec<Entry>, Vec<(u32, Span)>);
+/// A label's name and value.
+type Label = (Span, Span);
+type Parts = (Vec<u32>, Vec<Label>, Vec<Span>, Vec<Entry>, Vec<(u32, Span)>);
 
 struct Columns<'a> {
     rest: &'a [u8],
@@ -262,7 +264,7 @@ impl Columns<'_> {
         Ok(Span { at: at as u32, len: len as u32 })
     }
 
-    fn streams(&mut self) -> Result<(Vec<u32>, Vec<(Span, Span)>), BlockError> {
+    fn streams(&mut self) -> Result<(Vec<u32>, Vec<Label>), BlockError> {
         let count = self.number("its streams")?;
         if count > MAX_BLOCK_STREAMS as u64 {
             return Err(BlockError::TooMuch("streams"));
@@ -277,7 +279,7 @@ impl Columns<'_> {
                 let name = self.text("bytes in a label's name", MAX_LABEL_NAME_BYTES)?;
                 let value = self.text("bytes in a label's value", MAX_LABEL_VALUE_BYTES)?;
                 let spelled = |span: Span| &self.whole[span.at as usize..][..span.len as usize];
-                let before: Option<&(Span, Span)> = labels.last().filter(|_| nth > 0);
+                let before: Option<&Label> = labels.last().filter(|_| nth > 0);
                 if name.len == 0 || before.is_some_and(|(last, _)| spelled(*last) >= spelled(name)) {
                     return Err(BlockError::Inconsistent("labels are not sorted by name"));
                 }

@@ -1,6 +1,6 @@
 //! `logs.buffer`: what is kept of logs while it cannot be sent.
 
-use crate::config::buffer::{BufferSettings, RawBuffer, RawWhenFull};
+use crate::config::buffer::{BufferSettings, RawBuffer, RawWhenFull, SEGMENT_BYTES};
 use crate::pipeline::effect;
 use pegel_runtime::config::form::{ByteSize, Period};
 use pegel_runtime::config::{Mistakes, Path};
@@ -52,9 +52,13 @@ impl RawLogBuffer {
             linger: self.linger.clone(),
             quota: self.quota.clone(),
             when_full: self.when_full,
+            // What is wrong with these was said of `buffer`.
+            segment: ByteSize(shared.segment.0.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end())),
+            rejects_quota: RawBuffer::default().rejects_quota,
             ..shared.clone()
         };
         let mut settings = whole.resolve(dir, path, mistakes);
+        settings.rejects_bytes = shared.rejects_quota.0;
         settings.delivery.sources_wait = self.when_full == RawWhenFull::Wait;
         settings.delivery.rereads = true;
         settings
