@@ -20,6 +20,7 @@
 //! - Delivery without room makes inputs wait where their data is: in the file, in the journal, in the client's socket.
 //!   Only where nobody can wait (UDP) is something dropped, and counted.
 
+pub mod journal;
 pub mod origin;
 pub mod settings;
 pub mod shape;
