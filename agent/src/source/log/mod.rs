@@ -24,3 +24,4 @@ pub mod journal;
 pub mod origin;
 pub mod settings;
 pub mod shape;
+pub mod syslog;

@@ -36,6 +36,32 @@ struct Open {
     head: Option<(u64, Cursor)>,
 }
 
+impl Open {
+    fn is_deleted(&self) -> bool {
+        self.file.source().metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
+    /// Notes why a file can't be read on.
+    fn give_up(&mut self, error: &FileError, finished: &mut HashSet<Key>, trouble: &mut Trouble) {
+        if self.is_deleted() {
+            let entries = self.file.remaining();
+            if entries > 0 {
+                tracing::warn!(
+                    path = %self.path.display(),
+                    entries,
+                    "journald deleted entries that were not read yet; give the journal more room (SystemMaxUse=) or \
+                     see why delivery is behind"
+                );
+            }
+            trouble.vacuumed_entries += entries;
+        } else {
+            trouble.damaged_entries += self.file.take_damaged();
+            trouble.set_aside(&self.path, self.file.remaining(), error);
+        }
+        finished.insert(self.key);
+    }
+}
+
 /// A file, whatever it is called. The id alone would be enough if no file were ever copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
@@ -218,9 +244,7 @@ impl Directory {
         self.open.retain_mut(|open| match what(&mut open.file) {
             Ok(()) => true,
             Err(error) => {
-                trouble.damaged_entries += open.file.take_damaged();
-                trouble.set_aside(&open.path, open.file.remaining(), &error);
-                finished.insert(open.key);
+                open.give_up(&error, finished, trouble);
                 false
             }
         });
@@ -236,9 +260,7 @@ impl Directory {
                 true
             }
             Err(error) => {
-                trouble.damaged_entries += open.file.take_damaged();
-                trouble.set_aside(&open.path, open.file.remaining(), &error);
-                finished.insert(open.key);
+                open.give_up(&error, finished, trouble);
                 false
             }
         });
@@ -254,9 +276,9 @@ impl Directory {
             if !open.file.header().online {
                 open.file.rest();
             }
-            // A file that is gone from its directory has no writer, unless it is to be the machine's next one.
-            let gone = open.file.source().metadata().is_ok_and(|metadata| metadata.nlink() == 0);
-            if gone || (open.file.header().archived && open.file.remaining() == 0) {
+            // What journald archived, or renamed after it was killed, gets no more entries.
+            let ended = open.file.header().archived || open.path.extension().is_some_and(|e| e == "journal~");
+            if (ended && open.file.remaining() == 0) || open.is_deleted() {
                 finished.insert(open.key);
                 return false;
             }
@@ -300,9 +322,7 @@ impl Journal for Directory {
             let loaded = load(open, Some(&cursor));
             self.trouble.damaged_entries += open.file.take_damaged();
             if let Err(error) = loaded {
-                let open = self.open.swap_remove(nth);
-                self.trouble.set_aside(&open.path, open.file.remaining(), &error);
-                self.finished.insert(open.key);
+                self.open.swap_remove(nth).give_up(&error, &mut self.finished, &mut self.trouble);
             }
             self.last = Some(cursor);
             match read {

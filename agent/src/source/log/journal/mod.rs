@@ -8,8 +8,8 @@
 //!
 //! - An entry's cursor is its place: after a restart the journal is read from the checkpoint's cursor on, and the
 //!   ranges of intents from cursor to cursor.
-//! - Rotation, vacuum and a killed journald change which files there are, never the order of entries; a file that
-//!   was deleted unread is read to its end as long as its descriptor is open.
+//! - Rotation and a killed journald change which files there are, never the order of entries. journald's vacuum
+//!   empties what it deletes, so that an open descriptor saves nothing: entries that were not read by then are counted.
 //! - A damaged file is set aside with a count of the entries behind the damage, and the rest goes on.
 
 mod cursor;
@@ -90,16 +90,20 @@ pub enum JournalError {
 }
 
 /// What could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trouble {
     /// Files that were set aside.
     pub damaged_files: u64,
     /// Entries that were passed over, those in files that were set aside among them.
     pub damaged_entries: u64,
+    /// Entries that journald deleted before they were read.
+    pub vacuumed_entries: u64,
     /// Fields that are missing from entries.
     pub damaged_fields: u64,
     /// Fields that were cut or left out for their length.
     pub oversized_fields: u64,
+    /// What was set aside last, and why.
+    pub last: Option<String>,
 }
 
 impl Trouble {
@@ -110,6 +114,7 @@ impl Trouble {
             %error,
             "a file of the journal is damaged and set aside; `journalctl --verify --file` says more"
         );
+        self.last = Some(format!("{}: {error}", path.display()));
         self.damaged_files += 1;
         self.damaged_entries += entries;
     }
