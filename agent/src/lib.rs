@@ -4,6 +4,7 @@ pub mod app;
 pub mod call_in;
 pub mod cli;
 pub mod config;
+pub mod delivery;
 pub mod intake;
 pub mod pipeline;
 pub mod positions;
