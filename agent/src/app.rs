@@ -1,11 +1,11 @@
 //! The wiring of the agent: the one place that makes the parts and knows in what order they begin and end.
 
 use crate::call_in;
-use crate::cli::{ConfigArgs, Launch, RejectsArgs};
+use crate::cli::Launch;
 use crate::config::{Purpose, Settings, load_settings};
 use crate::delivery::Delivery;
 use crate::intake::{DEFAULT_INTAKE_BYTES, Intake, intake};
-use crate::rejects::{self, Rejects, replay_blocks};
+use crate::kept::Replay;
 use crate::source::SourceContext;
 use crate::source::clock::SampleClock;
 use crate::source::container::runtime::Discovery;
@@ -14,21 +14,14 @@ use crate::source::host::{HostSource, KernelSystem, System};
 use crate::source::probe::{ProbeSource, probe_once};
 use crate::source::render;
 use crate::source::scrape::{ScrapeSource, scrape_once};
-use crate::spool::inspect;
 use crate::status::{DeliveryWatch, StatusSource};
 use anyhow::Context as _;
-use axum::extract::Query;
-use axum::http::StatusCode;
-use axum::routing::{get, post};
-use parking_lot::Mutex;
+use axum::routing::get;
 use pegel_runtime::admin::Admin;
 use pegel_runtime::exit::{Reloader, cancel_on_signals};
-use pegel_runtime::http_client::{ClientTls, http_client};
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::telemetry::Telemetry;
 use pegel_runtime::tls::{Reload as _, UplinkTls};
-use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -125,7 +118,9 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     let admin_task = if settings.admin.enabled {
         let jobs = call_in::routes(probes.heartbeats().clone(), status.clock.clone());
         let ready = status.delivery.clone();
-        let routes = routes(status, delivery.rejects.clone(), delivery.intake.clone()).merge(jobs);
+        let replay =
+            Replay { rejects: delivery.rejects.clone(), samples: delivery.intake.clone(), entries: None };
+        let routes = routes(status).merge(replay.route()).merge(jobs);
         let admin = Admin::new(settings.admin.clone(), registry.clone())
             .reload(reloader.as_fn())
             .check("spool", move || {
@@ -187,38 +182,8 @@ fn source_context(
     }
 }
 
-/// Which rejects are replayed.
-#[derive(serde::Deserialize)]
-struct ReplayQuery {
-    output: Option<String>,
-}
-
-fn routes(status: StatusSource, rejects: Arc<Mutex<Rejects>>, intake: Intake) -> axum::Router {
-    axum::Router::new().route("/api/v1/status", get(move || async move { axum::Json(status.json()) })).route(
-        "/api/v1/rejects/replay",
-        post(move |Query(which): Query<ReplayQuery>| async move {
-            let mut rejects = rejects.lock();
-            let output = which.output.as_deref();
-            match rejects.list(output) {
-                Ok(kept) => {
-                    let blocks = replay_blocks(&kept);
-                    let samples: usize = blocks.iter().map(|b| b.values.len()).sum();
-                    if !intake.offer(blocks) {
-                        let words = "the agent is busy: nothing was sent again, nothing was removed; try later\n";
-                        return Err((StatusCode::SERVICE_UNAVAILABLE, words.to_owned()));
-                    }
-                    if let Err(error) = rejects.take(output) {
-                        tracing::warn!(%error, "replayed rejects could not be removed; they are listed still");
-                    }
-                    Ok(axum::Json(serde_json::json!({ "samples": samples })))
-                }
-                Err(error) => {
-                    let words = format!("cannot take the kept rejects: {error}\n");
-                    Err((StatusCode::INTERNAL_SERVER_ERROR, words))
-                }
-            }
-        }),
-    )
+fn routes(status: StatusSource) -> axum::Router {
+    axum::Router::new().route("/api/v1/status", get(move || async move { axum::Json(status.json()) }))
 }
 
 /// Begins to ask container runtimes for the names of containers, unless that is turned off.
@@ -266,77 +231,5 @@ pub fn once(settings: Settings) -> anyhow::Result<String> {
         }
         blocks.extend(checks.into_iter().flat_map(|(_, blocks)| blocks));
         Ok(render::text(&blocks, render::WhichLabels::Full))
-    })
-}
-
-/// Describes the buffer in a state directory.
-pub fn inspect_buffer(state_dir: &Path, json: bool) -> anyhow::Result<String> {
-    let dir = state_dir.join("spool");
-    let listing = inspect::list(&dir).with_context(|| format!("cannot look into `{}`", dir.display()))?;
-    if json {
-        return Ok(format!("{:#}\n", crate::status::listing_json(&listing)));
-    }
-    Ok(crate::status::listing_table(&listing))
-}
-
-/// Lists or replays rejects in a state directory.
-pub fn rejects(state_dir: &Path, args: &RejectsArgs) -> anyhow::Result<String> {
-    if args.replay {
-        return replay(args);
-    }
-    let dir = state_dir.join("rejects");
-    let kept = rejects::read(&dir).with_context(|| format!("cannot read `{}`", dir.display()))?;
-    let wanted = |output: &str| args.output.as_ref().is_none_or(|name| name == output);
-    let kept: Vec<_> = kept.into_iter().filter(|k| wanted(&k.output)).collect();
-    if args.state.json {
-        return Ok(format!("{}\n", serde_json::to_string_pretty(&kept)?));
-    }
-    let mut text = String::new();
-    for rejection in &kept {
-        let example = rejection.samples.first();
-        let name = example.and_then(|s| s.labels.get("__name__")).map_or("", String::as_str);
-        let _ = writeln!(
-            text,
-            "{} {} batch {}: {} samples refused as {} (first {name}): {}",
-            rejection.at_ms,
-            rejection.output,
-            rejection.seq,
-            rejection.samples.len(),
-            rejection.reason,
-            rejection.message
-        );
-    }
-    if kept.is_empty() {
-        text.push_str("nothing was refused, or it was replayed\n");
-    }
-    Ok(text)
-}
-
-/// Has the running agent send kept rejects again, through its admin HTTP.
-fn replay(args: &RejectsArgs) -> anyhow::Result<String> {
-    let config = ConfigArgs {
-        config: args.state.config.clone(),
-        state_dir: args.state.state_dir.clone(),
-        ..ConfigArgs::default()
-    };
-    let admin = load_settings(&config.input(), Purpose::Collect)?.settings.admin;
-    let written = admin.address_file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
-    let address = written.map_or_else(|| admin.listen.to_string(), |text| text.trim().to_owned());
-    let query = args.output.as_ref().map(|name| format!("?output={name}")).unwrap_or_default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let client = http_client(&ClientTls::default(), Duration::from_secs(5))?;
-        let request = http::Request::post(format!("http://{address}/api/v1/rejects/replay{query}"))
-            .body(http_body_util::Full::default())?;
-        let answer = client.request(request).await.with_context(|| {
-            format!(
-                "cannot reach the agent's admin HTTP on {address}: rejects are replayed by the running agent"
-            )
-        })?;
-        let ok = answer.status().is_success();
-        let body = http_body_util::BodyExt::collect(answer.into_body()).await?.to_bytes();
-        let text = String::from_utf8_lossy(&body).trim().to_owned();
-        anyhow::ensure!(ok, "the agent on {address} refused: {text}");
-        Ok(format!("sent again: {text}\n"))
     })
 }

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod intake;
+pub mod kept;
 pub mod pipeline;
 pub mod positions;
 pub mod rejects;

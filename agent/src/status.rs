@@ -7,12 +7,10 @@ use crate::source::container;
 use crate::source::host::HostStatus;
 use crate::source::probe::ProbeSource;
 use crate::source::scrape::ScrapeSource;
-use crate::spool::inspect::{ListedRecord, ListedSegment, Listing};
 use crate::uplink::{UplinkHandle, UplinkState};
 use pegel_proto::batch::{AgentEpoch, Signal};
 use pegel_runtime::metrics::Registry;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -152,64 +150,6 @@ fn books_json(signal: Signal, entry: &OutputBooks) -> Value {
         "lost_in_crash": books.lost_in_crash,
         "balanced": books.balanced(),
     })
-}
-
-/// A spool's listing as JSON, for `pegel-agent buffer inspect --json`.
-pub fn listing_json(listing: &Listing) -> Value {
-    let segment = |s: &ListedSegment| {
-        json!({
-            "name": s.name,
-            "first": s.records.first().map(|r| r.seq.0),
-            "last": s.records.last().map(|r| r.seq.0),
-            "batches": s.tally().batches,
-            "samples": s.tally().records,
-            "oldest_ms": s.records.iter().map(|r| r.oldest_ms).min(),
-            "disk_bytes": s.disk_bytes,
-            "sealed": s.sealed,
-            "words": s.words,
-        })
-    };
-    json!({
-        "segments": listing.segments.iter().map(segment).collect::<Vec<_>>(),
-        "quarantine": listing.quarantine.iter().map(segment).collect::<Vec<_>>(),
-    })
-}
-
-/// A spool's listing as a table.
-pub fn listing_table(listing: &Listing) -> String {
-    let mut out = String::new();
-    if listing.segments.is_empty() {
-        out.push_str("the buffer is empty: everything was delivered, or nothing had to be written to disk\n");
-    } else {
-        let _ = writeln!(
-            out,
-            "{:<24} {:>12} {:>12} {:>9} {:>11} {:>11}",
-            "SEGMENT", "FIRST", "LAST", "BATCHES", "SAMPLES", "DISK BYTES"
-        );
-    }
-    for (segments, heading) in
-        [(&listing.segments, None), (&listing.quarantine, Some("set aside as damaged:"))]
-    {
-        if let Some(heading) = heading.filter(|_| !segments.is_empty()) {
-            let _ = writeln!(out, "\n{heading}");
-        }
-        for s in segments {
-            let seq = |r: Option<&ListedRecord>| r.map_or_else(String::new, |r| r.seq.to_string());
-            let tally = s.tally();
-            let _ = writeln!(
-                out,
-                "{:<24} {:>12} {:>12} {:>9} {:>11} {:>11}{}",
-                s.name,
-                seq(s.records.first()),
-                seq(s.records.last()),
-                tally.batches,
-                tally.records,
-                s.disk_bytes,
-                s.words.as_ref().map(|w| format!("  {w}")).unwrap_or_default()
-            );
-        }
-    }
-    out
 }
 
 /// The names of one signal's books.
