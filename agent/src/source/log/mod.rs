@@ -20,8 +20,16 @@
 //! - Delivery without room makes inputs wait where their data is: in the file, in the journal, in the client's socket.
 //!   Only where nobody can wait (UDP) is something dropped, and counted.
 
+pub mod checkpoints;
+pub mod cutter;
+pub mod file;
 pub mod journal;
 pub mod origin;
+pub mod pipe;
+mod pushed;
 pub mod settings;
 pub mod shape;
+mod source;
 pub mod syslog;
+
+pub use source::{LogSource, Status};
