@@ -164,8 +164,11 @@ async fn files_are_read_as_journalctl_reads_them_across_rotation_vacuum_and_kill
     same(&ours, &theirs, "killed-2");
     let cursor = theirs.last().expect("entries").0.clone();
     let rest = journalctl(&machine, &format!("--after-cursor='{cursor}'")).await;
-    let from = ours.iter().position(|(at, _)| *at == cursor).expect("it was read");
-    same(&ours[from + 1..], &rest, "marker-3");
+    // The vacuum took some that we had read.
+    let from = ours.iter().position(|(at, _)| *at == rest[0].0).expect("it was read");
+    let last = ours.iter().position(|(at, _)| *at == cursor).expect("it was read");
+    assert!(from > last);
+    same(&ours[from..], &rest, "marker-3");
 
     // A reader that begins behind any of them gives the rest.
     for at in [ours.len() - 2, ours.len() - 40, ours.len() - 101] {

@@ -28,6 +28,18 @@ pub struct Cursor {
 pub struct NoCursor;
 
 impl Cursor {
+    /// A place right before the entry, whether there is an entry or not.
+    #[must_use]
+    pub fn before(&self) -> Self {
+        Self {
+            seqnum: self.seqnum.saturating_sub(1),
+            monotonic_us: self.monotonic_us.saturating_sub(1),
+            realtime_us: self.realtime_us.saturating_sub(1),
+            xor_hash: 0,
+            ..*self
+        }
+    }
+
     /// Which of two entries comes first, by sd-journal's rule: by number where one source numbered both, else by the
     /// boot's clock where both are of one boot, else by the wall clock. Equal entries are one entry in two files.
     pub fn order(&self, other: &Self) -> Ordering {

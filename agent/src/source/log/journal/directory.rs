@@ -337,6 +337,10 @@ impl Journal for Directory {
         }
     }
 
+    fn place(&self) -> Option<Cursor> {
+        self.last
+    }
+
     fn wait(&mut self, at_most: Duration) {
         self.watch.wait(Instant::now() + at_most);
     }

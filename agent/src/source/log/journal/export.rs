@@ -4,7 +4,7 @@
 //! a line feed; an empty line ends the entry. The parser keeps one field at a time, cut at a limit.
 
 use super::entry::Entry;
-use super::{Journal, JournalError, Start, Trouble};
+use super::{Cursor, Journal, JournalError, Start, Trouble};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -187,8 +187,13 @@ pub struct Journalctl {
 
 impl Journalctl {
     /// With a program, and a directory unless it is to read the machine's own journal.
-    pub fn new(program: PathBuf, directory: Option<PathBuf>, start: Start) -> Self {
-        Self {
+    pub fn new(program: PathBuf, directory: Option<PathBuf>, start: Start) -> Result<Self, JournalError> {
+        let start = match start {
+            // A later restart begins behind the same entry.
+            Start::End => newest(&program, directory.as_deref())?.map_or(Start::End, Start::After),
+            start => start,
+        };
+        Ok(Self {
             program,
             directory,
             start,
@@ -197,7 +202,7 @@ impl Journalctl {
             entry: Entry::default(),
             ended: None,
             trouble: Trouble::default(),
-        }
+        })
     }
 
     fn run(&mut self) -> Result<(), JournalError> {
@@ -262,6 +267,13 @@ impl Journal for Journalctl {
         }
     }
 
+    fn place(&self) -> Option<Cursor> {
+        match self.start {
+            Start::After(cursor) => Some(cursor),
+            _ => None,
+        }
+    }
+
     fn wait(&mut self, at_most: Duration) {
         let Some(out) = self.running.as_ref().and_then(|child| child.stdout.as_ref()) else {
             std::thread::sleep(at_most);
@@ -283,6 +295,25 @@ impl Drop for Journalctl {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The newest entry.
+fn newest(program: &Path, directory: Option<&Path>) -> Result<Option<Cursor>, JournalError> {
+    let mut command = Command::new(program);
+    command.args(["--output=export", "--lines=1", "--quiet", "--no-pager"]);
+    if let Some(directory) = directory {
+        command.arg("--directory").arg(directory);
+    }
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| JournalError::Journalctl(error.to_string()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(JournalError::Journalctl(format!("{}: {}", output.status, said.trim())));
+    }
+    let mut parser = Parser::default();
+    parser.push(&output.stdout);
+    let mut entry = Entry::default();
+    Ok(parser.next(&mut entry).then_some(entry.cursor))
 }
 
 fn command(program: &Path, directory: Option<&Path>, start: &Start) -> Command {

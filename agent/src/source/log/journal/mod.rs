@@ -17,11 +17,14 @@ mod data;
 mod directory;
 mod entry;
 mod export;
+mod fields;
 mod file;
 pub mod fuzzing;
 mod header;
 mod id;
+pub(super) mod input;
 mod pages;
+mod settings;
 mod watch;
 
 #[cfg(test)]
@@ -31,8 +34,11 @@ pub use cursor::{Cursor, NoCursor};
 pub use directory::Directory;
 pub use entry::Entry;
 pub use export::{Journalctl, Parser};
+pub use fields::Fields;
 pub use file::Wanted;
 pub use id::Id;
+pub use input::Status;
+pub use settings::{Begin, DEFAULT_METADATA, Reader, Settings};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -54,6 +60,9 @@ pub enum Start {
 pub trait Journal: Send {
     /// Reads the next entry; false if there is none yet.
     fn next(&mut self, entry: &mut Entry) -> Result<bool, JournalError>;
+
+    /// The entry behind which reading goes on; none if nothing was read and the beginning is none.
+    fn place(&self) -> Option<Cursor>;
 
     /// Waits until there may be more, or for so long.
     fn wait(&mut self, at_most: Duration);

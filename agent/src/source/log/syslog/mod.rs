@@ -5,9 +5,17 @@
 
 pub mod framing;
 pub mod fuzzing;
+pub(super) mod input;
+mod listen;
 pub mod message;
 pub mod parse;
+mod settings;
+mod status;
 mod structured;
+mod tls;
 
 #[cfg(test)]
 mod tests;
+
+pub use settings::{DEFAULT_CONNECTIONS, DEFAULT_MESSAGE_BYTES, Listener, Part, Settings, Tls};
+pub use status::{ListenerStatus, Status};
