@@ -126,7 +126,7 @@ async fn a_program_that_hangs_is_a_timeout_and_the_next_waits_for_its_end() {
     let began = Instant::now();
     let ran = worker::run(&tasks[0].1, &shared).await;
     assert_eq!((ran.retries, ran.failure), (1, None));
-    let least = check.timeout + crate::source::probe::program::GRACE;
+    let least = check.timeout + program::GRACE;
     assert!(began.elapsed() >= least, "the second began after the first was killed: {:?}", began.elapsed());
     let (status, _) = run(script("sleep 100"), "t", Duration::from_millis(200)).await;
     assert_eq!(failure(&status).1, "timeout");
