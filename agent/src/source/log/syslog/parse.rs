@@ -10,6 +10,9 @@ use jiff::{Timestamp, ToSpan as _};
 /// taken up to some multiple.
 const MAX_PART_BYTES: usize = 1_024;
 
+/// A time without a year is at most half a year away, and a day for zones.
+const MAX_YEARLESS_DISTANCE_NS: u64 = 184 * 24 * 3_600 * 1_000_000_000;
+
 /// What a receiver knows of a message that does not say it.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -198,7 +201,9 @@ fn short_time<'a>(text: &'a str, context: &Context) -> Option<(i64, &'a str)> {
             let received = Timestamp::from_nanosecond(i128::from(context.received_ns)).ok()?;
             let this = received.to_zoned(context.zone.clone()).checked_add(0.days()).ok()?.year();
             let years = [this - 1, this, this + 1].into_iter().filter_map(at);
-            years.min_by_key(|at| at.abs_diff(context.received_ns))?
+            // A day that only another year has is none.
+            let near = years.filter(|at| at.abs_diff(context.received_ns) <= MAX_YEARLESS_DISTANCE_NS);
+            near.min_by_key(|at| at.abs_diff(context.received_ns))?
         }
     };
     Some((at_ns, after))
