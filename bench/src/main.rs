@@ -6,6 +6,7 @@ mod agent;
 mod forward;
 mod latency;
 mod null_receiver;
+mod probes;
 mod process;
 mod site;
 mod spool;
@@ -37,6 +38,8 @@ enum Bench {
     Agent(agent::Arguments),
     /// From collection to queryable in Prometheus.
     Latency(latency::Arguments),
+    /// CPU time, memory and punctuality of thousands of http checks, beside blackbox_exporter.
+    Probes(probes::Arguments),
     /// The loop of reads beside which `agent` measures.
     #[command(hide = true)]
     BareLoop(agent::BareArguments),
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Forward(arguments) => forward::run(&arguments),
         Bench::Agent(arguments) => agent::run(&arguments),
         Bench::Latency(arguments) => latency::run(&arguments),
+        Bench::Probes(arguments) => probes::run(&arguments),
         Bench::BareLoop(arguments) => agent::bare_loop(&arguments),
     }
 }

@@ -87,10 +87,15 @@ impl Site {
 
     /// Starts an agent with its default collectors. `sections` is more of its configuration, in YAML.
     pub fn agent(&self, interval: &str, sections: &str) -> Result<Process> {
+        self.agent_that(&format!("host: {{interval: {interval}}}\n{sections}"))
+    }
+
+    /// Starts an agent with these sections of configuration beside those that connect it.
+    pub fn agent_that(&self, sections: &str) -> Result<Process> {
         let IssuedFiles { cert, key } = self.issue("bench", "node")?;
         let config = format!(
             "aggregator: {{addresses: [\"{}\"], ca_file: {}, cert_file: {}, key_file: {}}}\n\
-             state_dir: {}\nhost: {{interval: {interval}}}\nadmin: {{listen: \"127.0.0.1:0\"}}\n{sections}",
+             state_dir: {}\nadmin: {{listen: \"127.0.0.1:0\"}}\n{sections}",
             self.address,
             self.ca_file().display(),
             cert.display(),
