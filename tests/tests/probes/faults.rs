@@ -149,6 +149,12 @@ async fn hundreds_down_at_once_with_few_descriptors() {
     command.arg(format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}")).arg("--").arg(binary("pegel-agent"));
     command.arg("run").arg("--config").arg(agent.config());
     let process = Process::start("limited", site.dir(), command);
+    eventually("it listens", SOON, || async {
+        std::fs::read_to_string(agent.config().with_file_name("admin.address"))
+            .ok()
+            .filter(|address| address.contains(':'))
+    })
+    .await;
     let states = || async {
         let status = agent.status().await?;
         let checks = status["checks"].as_array()?.clone();

@@ -84,7 +84,7 @@ async fn server(
     let (leaf, key) = pki.issue("server", &["127.0.0.1"], -1, 90, |params| {
         params.serial_number = Some(SerialNumber::from(vec![SERIAL]));
     });
-    let chain = vec![leaf.der().clone()];
+    let chain = vec![leaf.der().clone(), pki.ca_der().clone()];
     let config = rustls::ServerConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(versions)
         .and_then(|b| b.with_no_client_auth().with_single_cert_with_ocsp(chain, private_key(&key), ocsp))
@@ -139,13 +139,15 @@ async fn what_is_stapled_is_looked_at() {
     let mut checks = String::new();
     for (name, versions, ocsp, _) in &responses {
         let at = server(&pki, versions, ocsp.clone()).await;
-        for (how, option) in
-            [("", ""), ("_required", ", require_stapled: true"), ("_any", ", insecure_skip_verify: true")]
-        {
+        let ca = format!("ca_file: {}", ca.display());
+        for (how, options) in [
+            ("", ca.clone()),
+            ("_required", format!("{ca}, require_stapled: true")),
+            ("_any", "insecure_skip_verify: true".to_owned()),
+        ] {
             let _ = write!(
                 checks,
-                "{{name: {name}{how}, kind: http, targets: ['https://{at}/'], http: {{tls_config: {{ca_file: {}{option}}}}}}}, ",
-                ca.display()
+                "{{name: {name}{how}, kind: http, targets: ['https://{at}/'], http: {{tls_config: {{{options}}}}}}}, "
             );
         }
     }

@@ -165,7 +165,23 @@ async fn versions_beside_blackbox_exporter() {
     compare(&cases, DIFFERENCES).await;
 }
 
-const DIFFERENCES: &[Difference] = &[];
+const SUITE: &str = "the suite of a QUIC connection is not told by the library that speaks it";
+const SHOWN: &str =
+    "what the handshake showed is reported though no answer came: alerts must not fall silent";
+const CIPHER: &str = "probe_tls_cipher_info";
+const DIFFERENCES: &[Difference] = &[
+    ("three", CIPHER, SUITE),
+    ("three_is_valid", CIPHER, SUITE),
+    ("three_missing", CIPHER, SUITE),
+    ("three_redirected", CIPHER, SUITE),
+    ("three_from_http", CIPHER, SUITE),
+    ("three_hanging", "probe_ssl_earliest_cert_expiry", SHOWN),
+    ("three_hanging", "probe_ssl_last_chain_expiry_timestamp_seconds", SHOWN),
+    ("three_hanging", "probe_ssl_last_chain_info", SHOWN),
+    ("three_hanging", "probe_tls_version_info", SHOWN),
+    ("three_expired", "probe_ssl_earliest_cert_expiry", SHOWN),
+    ("three_expired", "probe_ssl_last_chain_info", SHOWN),
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_version_may_be_demanded() {
@@ -210,7 +226,12 @@ async fn one_version_may_be_demanded() {
     let (seen, said) = once(pki.dir(), &format!("{{checks: [{}]}}", checks.join(", ")));
     for (name, _, _, version, failure) in cases {
         let one = &seen[name];
-        assert_eq!(one.failure(), failure, "{name}: {one:?} {said}");
+        if name == "two_from_one_clear" {
+            // What the library tells is a race between the broken connection and the request on it.
+            assert!(matches!(one.failure(), ("processing", "protocol" | "closed")), "{one:?}");
+        } else {
+            assert_eq!(one.failure(), failure, "{name}: {one:?} {said}");
+        }
         assert_eq!(one.value("probe_http_version"), Some(version), "{name}: {one:?}");
     }
     let three = &seen["three"];
