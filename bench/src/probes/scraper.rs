@@ -70,13 +70,12 @@ async fn again_and_again(shared: Arc<Shared>, url: String, first: Instant, inter
 /// One scrape; whether it says that the check succeeded.
 async fn scrape(shared: &Shared, url: &str) -> Result<bool> {
     let kept = shared.idle.lock().expect("nobody panics with it").pop();
-    let mut stream = match kept {
-        Some(stream) => stream,
-        None => {
-            let stream = TcpStream::connect(shared.exporter).await?;
-            stream.set_nodelay(true)?;
-            stream
-        }
+    let mut stream = if let Some(stream) = kept {
+        stream
+    } else {
+        let stream = TcpStream::connect(shared.exporter).await?;
+        stream.set_nodelay(true)?;
+        stream
     };
     let request = format!(
         "GET /probe?module=http&target={url} HTTP/1.1\r\nHost: {}\r\nUser-Agent: bench\r\n\

@@ -107,7 +107,6 @@ impl Offered {
 
 /// What is requested and what must come.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "they are the switches that blackbox_exporter has")]
 pub struct Settings {
     /// The method.
     pub method: Method,

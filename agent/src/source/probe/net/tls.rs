@@ -6,6 +6,7 @@ use super::verifier::Recording;
 use crate::source::probe::outcome::{Failure, Phase, Reason, reason_of_io};
 use crate::source::probe::record::Record;
 use crate::source::probe::run::Run;
+use parking_lot::Mutex;
 use pegel_runtime::http_client::{read_certificates, read_private_key};
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
@@ -126,7 +127,7 @@ impl Client {
             roots: Some(made.roots.clone()),
             verifier: made.verifier.clone(),
             require_stapled: self.settings.require_stapled,
-            shown: Default::default(),
+            shown: Mutex::default(),
         });
         let mut config = made.config.clone();
         config.dangerous().set_certificate_verifier(recording.clone());

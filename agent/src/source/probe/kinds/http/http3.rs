@@ -6,7 +6,7 @@ use crate::source::probe::outcome::{Failure, Phase, Reason};
 use bytes::{Buf as _, Bytes};
 use h3::client::{RequestStream, SendRequest};
 use h3::error::StreamError;
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Collected};
 
 /// What sends the request.
 pub(super) struct Sender {
@@ -44,7 +44,7 @@ impl Sender {
         let connection = self.connection;
         let told = |error: StreamError| of_stream(Phase::Processing, &connection, &error);
         let (head, body) = request.into_parts();
-        let body = body.collect().await.map_or_else(|never| match never {}, |body| body.to_bytes());
+        let body = body.collect().await.map_or_else(|never| match never {}, Collected::to_bytes);
         let mut stream = self.sender.send_request(http::Request::from_parts(head, ())).await.map_err(told)?;
         if !body.is_empty() {
             stream.send_data(body).await.map_err(told)?;
