@@ -119,8 +119,8 @@ pub struct Settings {
     pub scrape: source::scrape::settings::Settings,
     /// The probe source.
     pub probes: source::probe::settings::Settings,
-    /// Logs; none without inputs.
-    pub logs: Option<LogSourceSettings>,
+    /// Logs.
+    pub logs: LogSourceSettings,
     /// Intake, front, spool and rejects.
     pub buffer: BufferSettings,
     /// The bound of the drain.
