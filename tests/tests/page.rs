@@ -242,7 +242,7 @@ fn log_entries_show_as_they_arrive_filtered_paused_and_bounded() -> Result<()> {
 
     // Text narrows, and so does a query; a query that can't be read is told.
     let filter = "document.querySelector('[name=filter]')";
-    let mut narrow = |browser: &mut Browser, text: &str| -> Result<()> {
+    let narrow = |browser: &mut Browser, text: &str| -> Result<()> {
         browser.evaluate(&format!("{{ {filter}.value = ''; {filter}.focus(); }}"))?;
         browser.type_text(text)?;
         browser.press("Enter")
