@@ -44,7 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let site = Site::start(Some(&Backend { url: &receiver.url(), protocol: "auto" }))?;
     let (mut exporter, exporter_at) = start_exporter(site.dir())?;
     exporter.until("listen", || Ok(TcpStream::connect(exporter_at).ok()))?;
-    let agent = site.agent_that(&checks(&target, arguments.targets, interval))?;
+    let agent = site.agent_with(&checks(&target, arguments.targets, interval))?;
     let urls = (0..arguments.targets).map(|n| target.url("blackbox", n)).collect();
     let scraper = Scraper::start(exporter_at, urls, interval)?;
 
