@@ -38,7 +38,7 @@ pub enum OutputSettings {
 const OWN_HEADERS: [(&str, &str); 7] = [
     ("authorization", "use basic_auth or bearer_token_file"),
     ("content-encoding", "it is what it is"),
-    ("content-type", "use protocol"),
+    ("content-type", "it is what the output's type says"),
     ("content-length", "it is what it is"),
     ("host", "use url"),
     ("user-agent", "it names pegel and its version"),

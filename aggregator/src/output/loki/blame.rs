@@ -4,6 +4,7 @@
 use super::complaint::{Fault, Ignored, Named};
 use super::labels::{Labels, parse, spell, without_additions};
 use super::piece::{Piece, Record};
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A refused entry, and which of the complaints is about it.
@@ -17,20 +18,26 @@ pub(super) fn left_out(piece: &Piece, named: &[Named]) -> Option<Vec<Blamed>> {
     order.sort_by_key(|i| named[*i].fault);
     let mut found = Vec::new();
     let mut blamed: HashSet<Record> = HashSet::new();
+    // There may be a complaint for each second of a backlog: entries are looked up, not gone through for each.
+    let mut marks: HashMap<(usize, Mark), HashMap<i64, Vec<Record>>> = HashMap::new();
     for i in order {
-        let complaint = &named[i];
-        let records = &piece.groups[place(&places, &complaint.labels)?].records;
-        let mut meant: Vec<Record> = records
-            .iter()
-            .copied()
-            .filter(|record| !blamed.contains(record) && is_meant(piece, *record, complaint.fault))
-            .collect();
-        if complaint.fault != Fault::Labels {
-            let count = usize::try_from(complaint.count).ok()?;
+        let Named { count, labels, fault, .. } = &named[i];
+        let at = place(&places, labels)?;
+        let records = &piece.groups[at].records;
+        let mut meant = match mark(*fault) {
+            None => records.clone(),
+            Some((mark, value)) => {
+                let by_value = marks.entry((at, mark)).or_insert_with(|| marked(piece, records, mark));
+                by_value.get(&value).cloned().unwrap_or_default()
+            }
+        };
+        meant.retain(|record| !blamed.contains(record));
+        if *fault != Fault::Labels {
+            let count = usize::try_from(*count).ok()?;
             // The bound lies within a second: of those in it, the oldest are too old, the newest too new.
-            match complaint.fault {
+            match fault {
                 Fault::TooOld(_) => meant.sort_by_key(|record| piece.entry(*record).at_ns()),
-                Fault::TooNew(_) => meant.sort_by_key(|record| -piece.entry(*record).at_ns()),
+                Fault::TooNew(_) => meant.sort_by_key(|record| Reverse(piece.entry(*record).at_ns())),
                 _ if meant.len() != count => return None,
                 _ => {}
             }
@@ -45,20 +52,46 @@ pub(super) fn left_out(piece: &Piece, named: &[Named]) -> Option<Vec<Blamed>> {
     Some(found)
 }
 
-fn is_meant(piece: &Piece, record: Record, fault: Fault) -> bool {
-    let entry = piece.entry(record);
-    // `detected_level` is Loki's own and does not count (`StructuredMetadataSize` in pkg/util/entry_size.go).
-    let metadata = || entry.metadata().filter(|(name, _)| *name != "detected_level");
-    match fault {
-        Fault::Labels => true,
-        Fault::TooOld(second) | Fault::TooNew(second) => entry.at_ns().div_euclid(1_000_000_000) == second,
-        Fault::LineTooLong(bytes) => entry.line_bytes().len() as u64 == bytes,
-        Fault::NoMetadata => entry.metadata().len() > 0,
-        Fault::MetadataTooLarge(bytes) => {
-            metadata().map(|(name, value)| name.len() + value.len()).sum::<usize>() as u64 == bytes
-        }
-        Fault::MetadataTooMany(count) => entry.metadata().len() as u64 == count,
+/// What a complaint tells entries by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Mark {
+    Second,
+    LineBytes,
+    MetadataBytes,
+    MetadataCount,
+    HasMetadata,
+}
+
+/// The mark of a fault's entries, and its value; none if all of the stream are meant.
+fn mark(fault: Fault) -> Option<(Mark, i64)> {
+    Some(match fault {
+        Fault::Labels => return None,
+        Fault::TooOld(second) | Fault::TooNew(second) => (Mark::Second, second),
+        Fault::LineTooLong(bytes) => (Mark::LineBytes, i64::try_from(bytes).ok()?),
+        Fault::NoMetadata => (Mark::HasMetadata, 1),
+        Fault::MetadataTooLarge(bytes) => (Mark::MetadataBytes, i64::try_from(bytes).ok()?),
+        Fault::MetadataTooMany(count) => (Mark::MetadataCount, i64::try_from(count).ok()?),
+    })
+}
+
+fn marked(piece: &Piece, records: &[Record], mark: Mark) -> HashMap<i64, Vec<Record>> {
+    let mut by_value: HashMap<i64, Vec<Record>> = HashMap::new();
+    for record in records {
+        let entry = piece.entry(*record);
+        // `detected_level` is Loki's own and does not count (`StructuredMetadataSize` in pkg/util/entry_size.go).
+        let metadata = || entry.metadata().filter(|(name, _)| *name != "detected_level");
+        let value = match mark {
+            Mark::Second => entry.at_ns().div_euclid(1_000_000_000),
+            Mark::LineBytes => entry.line_bytes().len() as i64,
+            Mark::MetadataBytes => {
+                metadata().map(|(name, value)| name.len() + value.len()).sum::<usize>() as i64
+            }
+            Mark::MetadataCount => entry.metadata().len() as i64,
+            Mark::HasMetadata => i64::from(entry.metadata().len() > 0),
+        };
+        by_value.entry(value).or_default().push(*record);
     }
+    by_value
 }
 
 /// What an ingester did not take of a stream.
