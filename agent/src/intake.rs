@@ -238,6 +238,11 @@ impl LogIntake {
         self.queue.capacity() > 0
     }
 
+    /// Whether delivery has room for so many blocks now.
+    pub fn has_room_for(&self, blocks: usize) -> bool {
+        self.queue.capacity() >= blocks
+    }
+
     /// Tells that entries were handed over before a kill, were in memory only, and can't be read again.
     pub fn lost_in_crash(&self, entries: u64) {
         self.lost.fetch_add(entries, Ordering::AcqRel);

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser as _;
-use pegel_agent::{app, cli};
+use pegel_agent::{app, cli, kept};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
@@ -16,8 +16,12 @@ fn main() -> ExitCode {
     if matches!(cli.command, cli::Command::Run(_)) {
         restart_with_allocator_settings();
     }
-    let actions =
-        cli::Actions { run: app::run, once: app::once, inspect: app::inspect_buffer, rejects: app::rejects };
+    let actions = cli::Actions {
+        run: app::run,
+        once: app::once,
+        inspect: kept::inspect_buffer,
+        rejects: kept::rejects,
+    };
     pegel_runtime::exit::report("pegel-agent", &cli::execute(cli, &actions))
 }
 

@@ -4,11 +4,13 @@
 //! is always the latest, and the bound holds whatever a backend refuses. The records are written before the cursor
 //! that passes them is remembered; a kill in between repeats a rejection, it never forgets one.
 
-use pegel_proto::batch::{Batch, Content, Rejection};
+use bytes::Bytes;
+use pegel_proto::batch::{Batch, Content, Logs, Rejection};
+use pegel_proto::logs::BlockBuilder;
 use pegel_proto::metrics::{Block, Family, Labels, NAME_LABEL, Series, SeriesSet, full_labels};
 use pegel_runtime::metrics::{Counter, Registry};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -250,6 +252,35 @@ pub fn replay_blocks(kept: &[KeptRejection]) -> Vec<Block> {
     blocks
 }
 
+/// The blocks that send kept log entries again, in the order in which they were refused. They have no origin: once
+/// handed over they can't be read again from anywhere.
+pub fn replay_logs(kept: &[KeptRejection]) -> Vec<Logs> {
+    let mut builder = BlockBuilder::new();
+    let mut all = Vec::new();
+    let mut sent = HashSet::new();
+    for entry in kept.iter().flat_map(|k| &k.entries) {
+        // An entry that two outputs refused is sent once.
+        if !sent.insert((&entry.labels, entry.at_ns, &entry.line)) {
+            continue;
+        }
+        let metadata: usize = entry.metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
+        if !builder.fits(entry.line.len() + metadata) {
+            all.extend(builder.finish());
+        }
+        let labels = || entry.labels.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        let stream = builder.stream(labels()).or_else(|| {
+            all.extend(builder.finish());
+            builder.stream(labels())
+        });
+        let Some(stream) = stream else { continue };
+        let pairs: Vec<_> =
+            entry.metadata.iter().filter_map(|(k, v)| Some((builder.key(k)?, v.as_str()))).collect();
+        builder.push(stream, entry.at_ns, &entry.line, &pairs);
+    }
+    all.extend(builder.finish());
+    all.into_iter().map(|block| Logs { block, origin: Bytes::new(), rebuilt: false }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,6 +315,29 @@ mod tests {
         let bits: Vec<u64> = blocks[0].values.iter().map(|v| v.to_bits()).collect();
         assert_eq!(bits, [1.5_f64.to_bits(), stale_marker().to_bits()]);
         assert!(rejects.take(None).unwrap().is_empty(), "what was taken is gone");
+    }
+
+    #[test]
+    fn refused_entries_come_back_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut builder = BlockBuilder::new();
+        for at in 0..3 {
+            let stream = builder.stream([("job", "a")].into_iter()).unwrap();
+            let key = builder.key("trace_id").unwrap();
+            builder.push(stream, 10 + at, &format!("line {at}"), &[(key, "x")]);
+        }
+        let logs = Logs { block: builder.finish().unwrap(), origin: Bytes::new(), rebuilt: false };
+        let batch = Batch { seq: BatchSeq(7), content: Content::Logs(logs) };
+        let mut rejects = Rejects::new(dir.path().to_owned(), 1 << 20, &Registry::new());
+        for output in ["loki", "second"] {
+            rejects.keep(5, output, &rejection(vec![(1, 2)]), &batch);
+        }
+        let blocks = replay_logs(&rejects.list(None).unwrap());
+        assert_eq!(blocks.len(), 1);
+        let block = blocks[0].block.decode().unwrap();
+        let said: Vec<_> = block.entries().map(|e| (e.at_ns(), e.line(), e.metadata().next())).collect();
+        assert_eq!(said, [(11, "line 1", Some(("trace_id", "x"))), (12, "line 2", Some(("trace_id", "x")))]);
+        assert_eq!(block.labels(0).collect::<Vec<_>>(), [("job", "a")]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How a Loki is set up.
 #[derive(Debug, Clone)]
@@ -70,6 +70,12 @@ pub struct Loki {
     program: PathBuf,
 }
 
+const HOUR_NS: i64 = 3_600_000_000_000;
+
+fn now_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
+}
+
 /// An entry: nanoseconds, line, structured metadata.
 pub type Entry = (i64, String, BTreeMap<String, String>);
 
@@ -77,8 +83,17 @@ pub type Entry = (i64, String, BTreeMap<String, String>);
 pub type Streams = BTreeMap<BTreeMap<String, String>, Vec<Entry>>;
 
 impl Loki {
+    /// Starts one in a directory of its own that demands a tenant, with lines for `limits_config` (YAML); none if the
+    /// program can't be had.
+    pub async fn start(dir: &Path, limits: &str) -> Option<Self> {
+        let limits = limits.lines().filter_map(|line| line.split_once(':'));
+        let setup = LokiSetup::default().with_tenants();
+        let setup = limits.fold(setup, |setup, (key, value)| setup.limit(key.trim(), value.trim()));
+        Self::start_with(dir, &setup).await
+    }
+
     /// Starts one in a directory of its own; none if the program can't be had.
-    pub async fn start(dir: &Path, setup: &LokiSetup) -> Option<Self> {
+    pub async fn start_with(dir: &Path, setup: &LokiSetup) -> Option<Self> {
         let program = backend("loki")?;
         let port = lasting_port();
         std::fs::create_dir_all(dir).expect("a directory");
@@ -101,12 +116,12 @@ impl Loki {
     }
 
     /// Kills it.
-    pub fn stop(&mut self) {
+    pub fn kill(&mut self) {
         self.process.kill();
     }
 
     /// Starts it again on the same data and port.
-    pub async fn start_again(&mut self) {
+    pub async fn restart(&mut self) {
         self.process = Self::spawn(&self.program, &self.dir);
         self.ready().await;
     }
@@ -132,7 +147,7 @@ impl Loki {
     }
 
     /// All entries of a selector between two instants (nanoseconds), page by page, in the order of their times.
-    pub async fn entries(&self, tenant: &str, selector: &str, from_ns: i64, to_ns: i64) -> Streams {
+    pub async fn streams(&self, tenant: &str, selector: &str, from_ns: i64, to_ns: i64) -> Streams {
         const PAGE: usize = 5_000;
         let mut streams = Streams::new();
         let mut start = from_ns;
@@ -170,8 +185,24 @@ impl Loki {
         }
     }
 
+    /// The entries of a selector in the last two days and the next hour, by the labels of their stream as JSON.
+    pub async fn entries(&self, selector: &str, tenant: &str) -> BTreeMap<String, Vec<(i64, String)>> {
+        let now = now_ns();
+        let streams = self.streams(tenant, selector, now - 48 * HOUR_NS, now + HOUR_NS).await;
+        let plain = |entries: Vec<Entry>| entries.into_iter().map(|(at, line, _)| (at, line)).collect();
+        streams
+            .into_iter()
+            .map(|(labels, entries)| (serde_json::json!(labels).to_string(), plain(entries)))
+            .collect()
+    }
+
+    /// How many entries Loki counts for a selector in the last two days and the next hour.
+    pub async fn count(&self, selector: &str, tenant: &str) -> u64 {
+        self.count_before(tenant, selector, 49, now_ns() + HOUR_NS).await
+    }
+
     /// How many entries Loki counts for a selector in the hours before an instant (nanoseconds): `count_over_time`.
-    pub async fn count(&self, tenant: &str, selector: &str, hours: u32, at_ns: i64) -> u64 {
+    pub async fn count_before(&self, tenant: &str, selector: &str, hours: u32, at_ns: i64) -> u64 {
         let query = format!("sum(count_over_time({selector}[{hours}h]))");
         let answer =
             self.get(tenant, &format!("/loki/api/v1/query?query={}&time={at_ns}", escape(&query))).await;

@@ -62,6 +62,18 @@ impl Site {
     /// Starts an aggregator. `output` is the YAML of its output after the name, as lines of `key: value`; none for
     /// an aggregator without a backend.
     pub async fn aggregator(&self, name: &str, output: Option<&str>) -> Aggregator {
+        let outputs = output.map(|output| {
+            let mut yaml = format!("outputs:\n  - type: remote_write\n    name: {OUTPUT}\n");
+            for line in output.lines() {
+                let _ = writeln!(yaml, "    {}", line.trim());
+            }
+            yaml
+        });
+        self.aggregator_with(name, &outputs.unwrap_or_default()).await
+    }
+
+    /// Starts an aggregator with further YAML at the end of its configuration: `outputs` and so on.
+    pub async fn aggregator_with(&self, name: &str, rest: &str) -> Aggregator {
         let dir = self.subdirectory(name);
         let names = AggregatorNames {
             name: NodeId::parse(name).expect("a name"),
@@ -79,12 +91,7 @@ impl Site {
             self.authority.certificate_path().display(),
             self.authority.crl_path().display(),
         );
-        if let Some(output) = output {
-            let _ = write!(yaml, "outputs:\n  - type: remote_write\n    name: {OUTPUT}\n");
-            for line in output.lines() {
-                let _ = writeln!(yaml, "    {}", line.trim());
-            }
-        }
+        yaml.push_str(rest);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut aggregator = Aggregator { daemon: Daemon::new("pegel-aggregator", dir, Vec::new()), address };
         aggregator.daemon.write_config(&yaml);
@@ -241,6 +248,8 @@ pub struct AgentSetup {
     pub containers: Option<String>,
     /// The YAML of `probes`, in braces.
     pub probes: Option<String>,
+    /// The YAML of `logs`, in braces.
+    pub logs: Option<String>,
     /// The YAML of `buffer`, in braces.
     pub buffer: Option<String>,
     /// The state directory, if not the agent's own.
@@ -360,8 +369,15 @@ impl Agent {
 
     /// The books of its first output. They balance whenever somebody looks.
     pub async fn books(&self) -> Option<Books> {
+        self.books_of("metrics").await
+    }
+
+    /// The books of a signal's first output.
+    pub async fn books_of(&self, signal: &str) -> Option<Books> {
         let status = self.status().await?;
-        let books: Books = serde_json::from_value(status["books"].get(0)?.clone()).expect("books");
+        let all = status["books"].as_array()?;
+        let books = all.iter().find(|books| books["signal"] == signal)?;
+        let books: Books = serde_json::from_value(books.clone()).expect("books");
         assert!(books.balanced, "the books do not balance: {status:#}");
         Some(books)
     }
@@ -425,6 +441,9 @@ impl Agent {
         let _ = writeln!(yaml, "containers: {containers}");
         if let Some(probes) = self.setup.probes.as_ref().filter(|_| with_jobs) {
             let _ = writeln!(yaml, "probes: {probes}");
+        }
+        if let Some(logs) = &self.setup.logs {
+            let _ = writeln!(yaml, "logs: {logs}");
         }
         if let Some(buffer) = &self.setup.buffer {
             let _ = writeln!(yaml, "buffer: {buffer}");

@@ -17,7 +17,7 @@ pub use buffer::{BufferSettings, RawBuffer, RawWhenFull};
 pub use container::RawContainers;
 pub use host::{RawFilter, RawHost};
 pub use labels::{RawContainerPreset, RawHostPreset, RawProbePreset};
-pub use log::{LogSettings as LogSourceSettings, RawLogBuffer, RawLogInput, RawLogs};
+pub use log::{LogSettings as LogSourceSettings, RawFileStart, RawFiles, RawLogBuffer, RawLogInput, RawLogs};
 pub use probe::{RawCheck, RawProbes};
 pub use runtimes::{RawRuntimeKind, RawRuntimes, RawSocket};
 pub use scrape::{RawFormat, RawJob, RawScheme, RawScrape, RawTargetGroup};
@@ -119,8 +119,8 @@ pub struct Settings {
     pub scrape: source::scrape::settings::Settings,
     /// The probe source.
     pub probes: source::probe::settings::Settings,
-    /// Logs; none without inputs.
-    pub logs: Option<LogSourceSettings>,
+    /// Logs.
+    pub logs: LogSourceSettings,
     /// Intake, front, spool and rejects.
     pub buffer: BufferSettings,
     /// The bound of the drain.

@@ -3,6 +3,8 @@
 
 pub(crate) mod backend;
 pub mod loki;
+mod matcher;
 pub mod recent;
+pub mod recent_logs;
 pub mod remote_write;
 mod settlement;

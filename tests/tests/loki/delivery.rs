@@ -42,7 +42,7 @@ async fn what_many_agents_send_is_in_loki_once_in_order() {
             let expected = if number % 10 == 0 { "again".to_owned() } else { line(node, number) };
             assert_eq!(text, expected);
         }
-        let count = rig.loki.count("fake", &format!("{{node=\"n{node}\"}}"), 2, now_ns()).await;
+        let count = rig.loki.count_before("fake", &format!("{{node=\"n{node}\"}}"), 2, now_ns()).await;
         assert_eq!(count, (BATCHES * ENTRIES) as u64);
     }
     assert_eq!(rig.counted("pegel_output_entries_delivered_total", ""), (3 * BATCHES * ENTRIES) as u64);

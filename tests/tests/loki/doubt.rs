@@ -33,7 +33,7 @@ async fn what_a_request_without_an_answer_has_stored_is_not_stored_again() {
     assert_eq!((outcome.delivered, outcome.held_already), (0, 4_000), "{outcome:?}");
     let held = rig.held("fake", r#"{app="x"}"#).await;
     assert_eq!(lines(&held, "x").len(), 4_001, "each once");
-    assert_eq!(rig.loki.count("fake", r#"{app="x"}"#, 2, now_ns()).await, 4_001);
+    assert_eq!(rig.loki.count_before("fake", r#"{app="x"}"#, 2, now_ns()).await, 4_001);
     assert_eq!(counted(&registry, "pegel_output_entries_possibly_repeated_total", ""), 0);
     assert_eq!(counted(&registry, "pegel_output_questions_total", "answered"), 1);
 }
@@ -54,7 +54,7 @@ async fn of_a_batch_that_an_aggregator_has_sent_before_only_the_rest_is_sent() {
     let outcome = agent.outcome().await;
     assert_eq!((outcome.delivered, outcome.held_already), (500, 1_500), "{outcome:?}");
     assert_eq!(agent.outcome().await.delivered, 10);
-    assert_eq!(rig.loki.count("fake", r#"{app="x"}"#, 2, now_ns()).await, 2_010);
+    assert_eq!(rig.loki.count_before("fake", r#"{app="x"}"#, 2, now_ns()).await, 2_010);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +76,7 @@ async fn without_a_query_address_what_is_sent_again_is_counted() {
     assert_eq!((outcome.delivered, outcome.held_already), (10, 0));
     assert_eq!(counted(&registry, "pegel_output_entries_possibly_repeated_total", ""), 10);
     // Little as it was, Loki dropped the copies: they are in its head block.
-    assert_eq!(rig.loki.count("fake", r#"{app="x"}"#, 2, now_ns()).await, 10);
+    assert_eq!(rig.loki.count_before("fake", r#"{app="x"}"#, 2, now_ns()).await, 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,14 +86,14 @@ async fn a_loki_that_is_killed_and_comes_back_has_each_entry_once() {
     let mut agent = Agent::new("acme", "n1", 1);
     agent.submit(&rig.output, &many(now, 0, 1_000));
     assert_eq!(agent.outcome().await.delivered, 1_000);
-    rig.loki.stop();
+    rig.loki.kill();
     for batch in 1..5 {
         agent.submit(&rig.output, &many(now, batch * 1_000, (batch + 1) * 1_000));
     }
-    rig.loki.start_again().await;
+    rig.loki.restart().await;
     for _ in 1..5 {
         let outcome = agent.outcome().await;
         assert_eq!(outcome.delivered + outcome.held_already, 1_000, "{outcome:?}");
     }
-    assert_eq!(rig.loki.count("fake", r#"{app="x"}"#, 2, now_ns()).await, 5_000);
+    assert_eq!(rig.loki.count_before("fake", r#"{app="x"}"#, 2, now_ns()).await, 5_000);
 }

@@ -37,7 +37,7 @@ impl Rig {
 
     pub async fn start_with(setup: &LokiSetup, change: impl FnOnce(&mut Settings)) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let loki = Loki::start(dir.path(), setup).await?;
+        let loki = Loki::start_with(dir.path(), setup).await?;
         let registry = Registry::new();
         let output = output(&loki.url(), &loki, &registry, change);
         Some(Self { loki, output, registry, _dir: dir })
@@ -55,7 +55,7 @@ impl Rig {
     /// What Loki holds of a node's streams in the days around now.
     pub async fn held(&self, tenant: &str, selector: &str) -> Streams {
         let now = now_ns();
-        self.loki.entries(tenant, selector, now - 10 * 24 * HOUR, now + 2 * HOUR).await
+        self.loki.streams(tenant, selector, now - 10 * 24 * HOUR, now + 2 * HOUR).await
     }
 }
 

@@ -1,9 +1,11 @@
 //! `logs`: inputs, what is made of their lines, and what is kept while it cannot be sent.
 
 mod buffer;
+mod files;
 mod input;
 
 pub use buffer::RawLogBuffer;
+pub use files::{RawFileStart, RawFiles};
 pub use input::RawLogInput;
 
 use super::buffer::{BufferSettings, RawBuffer};
@@ -24,7 +26,7 @@ pub struct RawLogs {
     pub buffer: RawLogBuffer,
 }
 
-/// Settings of logs; nothing runs without inputs.
+/// Settings of logs.
 #[derive(Debug, Clone)]
 pub struct LogSettings {
     /// The source.
@@ -40,7 +42,7 @@ impl RawLogs {
         state_dir: &std::path::Path,
         path: &Path,
         mistakes: &mut Mistakes,
-    ) -> Option<LogSettings> {
+    ) -> LogSettings {
         let inputs_path = path.key("inputs");
         let mut names = HashMap::new();
         let mut inputs = Vec::new();
@@ -54,9 +56,6 @@ impl RawLogs {
         }
         let dir = state_dir.join("logs");
         let buffer = self.buffer.resolve(shared, &dir, &path.key("buffer"), mistakes);
-        if self.inputs.is_empty() {
-            return None;
-        }
-        Some(LogSettings { source: log::settings::Settings { inputs, state_dir: dir }, buffer })
+        LogSettings { source: log::settings::Settings { inputs, state_dir: dir }, buffer }
     }
 }

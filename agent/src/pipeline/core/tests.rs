@@ -7,6 +7,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeSet;
 
+mod rereading;
+
 fn blocks(at_ms: i64, samples: usize) -> Content {
     let series: Vec<_> = (0..samples)
         .map(|i| {
