@@ -192,12 +192,6 @@ impl Shard {
         }
     }
 
-    /// Whether nothing is queued or under way.
-    #[cfg(test)]
-    pub fn is_idle(&self) -> bool {
-        self.batches.is_empty() && self.in_flight.is_none()
-    }
-
     /// What is wrong, if anything is.
     pub fn trouble(&self) -> Option<&str> {
         self.parked.as_ref().map(|p| p.reason.as_str()).or(self.trouble.as_deref())
