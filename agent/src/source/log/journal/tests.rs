@@ -57,8 +57,19 @@ impl Writer {
 
     fn bytes(&self) -> Vec<u8> {
         let mut out = vec![0; 272];
-        let mut offsets = Vec::new();
-        for (seqnum, fields) in &self.entries {
+        let (mut first, mut array) = (0, 0);
+        let item = if self.compact { 4 } else { 8 };
+        for (nth, (seqnum, fields)) in self.entries.iter().enumerate() {
+            // As journald does, so that a longer file begins with the shorter one's bytes.
+            if nth % 4 == 0 {
+                let before = array;
+                array = object(&mut out, 6, 0, &vec![0; 8 + 4 * item]);
+                if nth == 0 {
+                    first = array;
+                } else {
+                    put(&mut out, before as usize + 16, array);
+                }
+            }
             let mut items = Vec::new();
             for (name, value) in fields {
                 items.push(self.data(&mut out, format!("{name}={value}").as_bytes()));
@@ -75,25 +86,9 @@ impl Writer {
                     body.extend_from_slice(&[0; 8]);
                 }
             }
-            offsets.push(object(&mut out, 3, 0, &body));
-        }
-        let mut first = 0;
-        let mut previous = None;
-        for (nth, chunk) in offsets.chunks(4).enumerate() {
-            let mut body = vec![0; 8];
-            for at in chunk {
-                self.offset(&mut body, *at);
-            }
-            // The last one has room.
-            if nth == offsets.len().div_ceil(4) - 1 {
-                self.offset(&mut body, 0);
-            }
-            let at = object(&mut out, 6, 0, &body);
-            match previous {
-                None => first = at,
-                Some(before) => put(&mut out, before as usize + 16, at),
-            }
-            previous = Some(at);
+            let at = object(&mut out, 3, 0, &body);
+            let place = array as usize + 24 + (nth % 4) * item;
+            out[place..place + item].copy_from_slice(&at.to_le_bytes()[..item]);
         }
         out[..8].copy_from_slice(b"LPKSHHRH");
         let flags: u32 = if self.compact { 0x1c } else { 0x0c } | 2;
@@ -135,7 +130,12 @@ impl Writer {
     }
 
     fn write(&self, path: &Path) {
-        std::fs::write(path, self.bytes()).unwrap();
+        use std::os::unix::fs::FileExt as _;
+        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
+        let bytes = self.bytes();
+        // The header comes last: what it speaks of is there.
+        file.write_all_at(&bytes[272..], 272).unwrap();
+        file.write_all_at(&bytes[..272], 0).unwrap();
     }
 }
 
@@ -204,6 +204,7 @@ fn only_wanted_fields_are_read_and_long_ones_are_cut() {
         let mut entry = Entry::default();
         file.read(at, &Wanted::only(["_PID"]), &mut entry).unwrap();
         assert_eq!(entry.fields().collect::<Vec<_>>(), [(&b"_PID"[..], &b"1"[..])]);
+        let mut file = JournalFile::open(writer.bytes()).unwrap();
         file.read(at, &Wanted::only(["MESSAGE"]), &mut entry).unwrap();
         assert_eq!(entry.oversized, 1, "{packed:?}");
         let kept = entry.field("MESSAGE").unwrap().len();
@@ -447,6 +448,7 @@ fn a_killed_input_builds_the_same_blocks_again_and_goes_on_behind_them() {
     let mut third = start(state.path(), settings.clone());
     assert_eq!(lines(&third.blocks(5)), numbered(45..50));
     third.stop();
+    std::fs::remove_file(&path).unwrap();
     Writer { file_id: 5, ..Writer::new(1).entries(60..65) }.write(&path);
     let mut fourth = start(state.path(), settings);
     assert_eq!(lines(&fourth.blocks(5)), numbered(60..65));

@@ -143,8 +143,10 @@ async fn what_logger_sends_arrives_with_its_parts() {
     let (gram, stream) = (running.dir.path().join("log"), running.dir.path().join("stream"));
     let server = ["--server", "127.0.0.1", "--port"];
     let to = |port: &str, more: &[&str]| {
-        let all = server.iter().chain(&[port]).chain(more);
-        all.map(|text| (*text).to_owned()).collect::<Vec<String>>()
+        let mut all: Vec<String> = server.map(str::to_owned).to_vec();
+        all.push(port.to_owned());
+        all.extend(more.iter().map(|text| (*text).to_owned()));
+        all
     };
     let sd = ["--sd-id", "zoo@123", "--sd-param", "tiger=\"hungry\"", "--msgid", "M1"];
     let mut rich = vec!["--tcp", "--octet-count", "--rfc5424", "-t", "app5424", "-p", "local3.err"];
@@ -265,14 +267,14 @@ async fn tls_asks_for_client_certificates_where_it_is_told_to() {
     let name = || rustls::pki_types::ServerName::try_from("localhost").unwrap();
     let tcp = TcpStream::connect(running.bound(0)).await.unwrap();
     let mut client = connector.connect(name(), tcp).await.unwrap();
-    client.write_all(b"25 <34>1 - h su - - - by TLS.").await.unwrap();
+    client.write_all(b"26 <34>1 - h su - - - by TLS.").await.unwrap();
     client.shutdown().await.unwrap();
     assert_eq!(running.until(1).await[0].line, "by TLS.");
 
     // Without a certificate the handshake fails, and is counted; so does a client that speaks no TLS.
     let tcp = TcpStream::connect(running.bound(1)).await.unwrap();
     if let Ok(mut client) = connector.connect(name(), tcp).await {
-        let _ = client.write_all(b"25 <34>1 - h su - - - by TLS.").await;
+        let _ = client.write_all(b"26 <34>1 - h su - - - by TLS.").await;
         let _ = client.shutdown().await;
     }
     let mut plain = TcpStream::connect(running.bound(0)).await.unwrap();
