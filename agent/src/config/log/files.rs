@@ -39,7 +39,11 @@ pub enum RawFileStart {
 impl RawFiles {
     pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> file::Settings {
         if self.include.is_empty() {
-            mistakes.at(path, "no file is included", "write patterns such as `/var/log/*.log` into `include`");
+            mistakes.at(
+                path,
+                "no file is included",
+                "write patterns such as `/var/log/*.log` into `include`",
+            );
         }
         let mut patterns = |texts: &[String], path: Path| {
             let mut patterns = Vec::new();

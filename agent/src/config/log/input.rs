@@ -40,6 +40,11 @@ impl RawLogInput {
             mistakes.at(path, "the input says nowhere where lines come from", "give it `files`");
             return None;
         };
-        Some(Input { name: self.name.clone(), labels: self.labels.clone(), shape: shape::Settings::default(), kind })
+        Some(Input {
+            name: self.name.clone(),
+            labels: self.labels.clone(),
+            shape: shape::Settings::default(),
+            kind,
+        })
     }
 }

@@ -5,7 +5,7 @@ mod files;
 mod input;
 
 pub use buffer::RawLogBuffer;
-pub use files::{RawFiles, RawFileStart};
+pub use files::{RawFileStart, RawFiles};
 pub use input::RawLogInput;
 
 use super::buffer::{BufferSettings, RawBuffer};
