@@ -90,6 +90,8 @@ words! {
         CertificateUntrusted "certificate_untrusted",
         /// Its issuer took the certificate back.
         CertificateRevoked "certificate_revoked",
+        /// Nothing that the server brings says that the certificate is still good, where that is required.
+        RevocationUnknown "revocation_unknown",
         /// The certificate cannot be used for another cause.
         CertificateInvalid "certificate_invalid",
         /// The TLS handshake failed: versions, ciphers, client certificate, or no TLS there at all.
@@ -126,6 +128,10 @@ words! {
         NotServing "not_serving",
         /// A command ended with something else than success.
         ExitCode "exit_code",
+        /// A signal ended a command.
+        Signal "signal",
+        /// A command cannot be started: its program or its directory is not there, or is none.
+        SpawnFailed "spawn_failed",
         /// Something that should have called in did not.
         Missed "missed",
         /// A file of the check cannot be read or used.
