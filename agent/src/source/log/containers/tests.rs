@@ -98,8 +98,14 @@ fn containers_are_taken_by_name_namespace_and_label() {
     let default = Settings::default();
     assert_eq!(takes(&default), [true, false, true, false]);
     assert_eq!(takes(&Settings { names: set("web-*"), ..default.clone() }), [true, false, false, false]);
-    assert_eq!(takes(&Settings { exclude_names: set("web-*"), ..default.clone() }), [false, false, true, false]);
-    assert_eq!(takes(&Settings { namespaces: set("kube-*"), ..default.clone() }), [false, false, true, false]);
+    assert_eq!(
+        takes(&Settings { exclude_names: set("web-*"), ..default.clone() }),
+        [false, false, true, false]
+    );
+    assert_eq!(
+        takes(&Settings { namespaces: set("kube-*"), ..default.clone() }),
+        [false, false, true, false]
+    );
     let without = Settings { exclude_namespaces: set("kube-*"), ..default.clone() };
     assert_eq!(takes(&without), [true, false, false, false]);
     let tier = ("tier".to_owned(), Glob::new("fr*").unwrap().compile_matcher());
