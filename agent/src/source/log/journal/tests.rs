@@ -216,12 +216,12 @@ fn only_wanted_fields_are_read_and_long_ones_are_cut() {
 fn damage_anywhere_neither_panics_nor_loops() {
     for compact in [false, true] {
         let packed = if compact { Packed::Zstd } else { Packed::Lz4 };
-        let bytes = Writer { compact, packed, ..Writer::new(1).entries(1..12) }.bytes();
+        let bytes = Writer { compact, packed, ..Writer::new(1).entries(1..7) }.bytes();
         for cut in (0..bytes.len()).step_by(7) {
             fuzzing::journal_file(&bytes[..cut]);
         }
-        for at in 0..bytes.len() {
-            for value in [0, 0xff, bytes[at] ^ 0x10] {
+        for at in (0..bytes.len()).step_by(if compact { 3 } else { 2 }) {
+            for value in [0xff, bytes[at] ^ 0x10] {
                 let mut damaged = bytes.clone();
                 damaged[at] = value;
                 fuzzing::journal_file(&damaged);
