@@ -5,6 +5,7 @@ use super::path::Path;
 use super::tree::{Node, Place};
 use super::{BadConfig, Input, Loaded};
 use std::fmt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 /// Something wrong or questionable in a configuration.
@@ -136,6 +137,26 @@ impl Mistakes {
             }
         }
         file
+    }
+
+    /// The first of some paths at which there is a program; the first of all if there is none, or if files are not
+    /// looked at.
+    pub fn program(&mut self, path: &Path, candidates: &[PathBuf]) -> PathBuf {
+        let is_program = |file: &&PathBuf| {
+            std::fs::metadata(file)
+                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        };
+        let found = candidates.iter().find(is_program).cloned();
+        if self.check_files && found.is_none() {
+            let shown: Vec<_> = candidates.iter().map(|file| format!("`{}`", file.display())).collect();
+            let reason = match &shown[..] {
+                [] => "there is no directory in which it could be looked for".to_owned(),
+                [one] => format!("{one} is no program that can be run"),
+                all => format!("no program that can be run is at {}", all.join(", ")),
+            };
+            self.at(path, reason, "install it, or write its path from the root");
+        }
+        found.or_else(|| candidates.first().cloned()).unwrap_or_default()
     }
 
     pub(super) fn look_at_files(&mut self, input: &Input) {

@@ -126,6 +126,10 @@ words! {
         NotServing "not_serving",
         /// A command ended with something else than success.
         ExitCode "exit_code",
+        /// A signal ended a command.
+        Signal "signal",
+        /// A command cannot be started: its program or its directory is not there, or is none.
+        SpawnFailed "spawn_failed",
         /// Something that should have called in did not.
         Missed "missed",
         /// A file of the check cannot be read or used.

@@ -7,11 +7,13 @@ use super::*;
 use crate::intake::{IntakeReceiver, intake};
 use crate::source::clock::SampleClock;
 use crate::source::scrape::settings::TargetGroup;
-use pegel_proto::metrics::{Block, full_labels, is_stale_marker};
+use pegel_proto::metrics::{Labels, full_labels, is_stale_marker};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
+mod commands;
 mod over_http;
 
 const SOON: Duration = Duration::from_secs(20);

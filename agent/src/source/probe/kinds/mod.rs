@@ -2,6 +2,7 @@
 
 pub mod amqp;
 pub mod assertion;
+pub mod command;
 pub mod dns;
 pub mod grpc;
 pub mod heartbeat;
@@ -19,6 +20,8 @@ use std::sync::Arc;
 /// What a check does, with the settings of its kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
+    /// A program of this machine.
+    Command(Box<command::Settings>),
     /// A question to a name server.
     Dns(Box<dns::Settings>),
     /// A request over HTTP or HTTPS.
@@ -45,6 +48,7 @@ impl Kind {
     /// As the configuration and `pegel_probe_up` name it.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Command(_) => "command",
             Self::Dns(_) => "dns",
             Self::Http(_) => "http",
             Self::Redis(_) => "redis",
@@ -61,6 +65,7 @@ impl Kind {
     /// The probe that does it, for all targets of a check. Files that settings name are read when it first runs.
     pub fn probe(&self) -> Arc<dyn Probe> {
         match self {
+            Self::Command(settings) => Arc::new(command::CommandProbe::new((**settings).clone())),
             Self::Dns(settings) => Arc::new(dns::DnsProbe::new((**settings).clone())),
             Self::Icmp(settings) => Arc::new(icmp::IcmpProbe::new(settings.clone())),
             Self::Tcp(settings) => Arc::new(tcp::TcpProbe::new((**settings).clone())),
@@ -77,6 +82,7 @@ impl Kind {
     /// Says why an address is no target of this kind.
     pub fn check_address(&self, address: &str) -> Result<(), String> {
         match self {
+            Self::Command(_) => command::check_address(address),
             Self::Dns(_) => dns::check_address(address),
             Self::Http(_) => http::check_address(address),
             Self::Redis(_) => redis::check_address(address),
