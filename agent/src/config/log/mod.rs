@@ -3,6 +3,7 @@
 mod buffer;
 mod files;
 mod input;
+mod shape;
 
 pub use buffer::RawLogBuffer;
 pub use files::{RawFileStart, RawFiles};

@@ -4,15 +4,12 @@ mod metric;
 mod step;
 
 pub use metric::RawMetric;
-pub use step::{
-    RawCondition, RawGrok, RawLevel, RawLevelStep, RawMetadata, RawPattern, RawPatternStep, RawParse, RawRateLimit,
-    RawRegex, RawSample, RawStep, RawTimestamp,
-};
+pub use step::RawStep;
 
 use super::RawLogInput;
 use crate::source::log::shape::{
-    Bounds, Container, DEFAULT_MAX_LINE, DEFAULT_MAX_LINES, DEFAULT_TIMEOUT, Derived, Encoding, Limits, MAX_STEPS,
-    MOST_MAX_LINE, Mask, MaskKind, Multiline, OwnMask, Settings, Step, Trace, compile,
+    Bounds, Container, DEFAULT_MAX_LINE, DEFAULT_MAX_LINES, DEFAULT_TIMEOUT, Derived, Encoding, Limits,
+    MAX_STEPS, MOST_MAX_LINE, Mask, MaskKind, Multiline, OwnMask, Settings, Step, Trace, compile,
 };
 use pegel_runtime::config::form::{ByteSize, Period};
 use pegel_runtime::config::{Mistakes, Path};
@@ -279,7 +276,11 @@ impl RawLogLimits {
 impl RawMultiline {
     fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Multiline {
         if self.start.is_none() && self.continues.is_none() && self.traces.is_empty() {
-            mistakes.at(path, "says nowhere which lines belong together", "give it start, continues or traces");
+            mistakes.at(
+                path,
+                "says nowhere which lines belong together",
+                "give it start, continues or traces",
+            );
         }
         if self.timeout.0 < Duration::from_millis(50) || self.timeout.0 > Duration::from_secs(60) {
             mistakes.at(&path.key("timeout"), "is not between 50ms and 60s", "use 1s");
@@ -330,7 +331,11 @@ impl RawMask {
             let path = path.key("patterns").index(nth).key("pattern");
             let Some(pattern) = expression(&raw.pattern, &path, mistakes) else { continue };
             if pattern.is_match("") {
-                mistakes.at(&path, "matches where there is nothing", "write what has to be there, as `+` for `*`");
+                mistakes.at(
+                    &path,
+                    "matches where there is nothing",
+                    "write what has to be there, as `+` for `*`",
+                );
                 continue;
             }
             own.push(OwnMask {

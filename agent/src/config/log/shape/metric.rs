@@ -85,11 +85,19 @@ impl RawMetric {
             mistakes.at(&path.key("field"), "is missing: it has the value", "name a field with a number");
         }
         if self.r#type != RawMetricType::Histogram && !self.buckets.is_empty() {
-            mistakes.at(&path.key("buckets"), "are for histograms only", "set type: histogram, or take them out");
+            mistakes.at(
+                &path.key("buckets"),
+                "are for histograms only",
+                "set type: histogram, or take them out",
+            );
         }
         let ascending = self.buckets.windows(2).all(|pair| pair[0] < pair[1]);
         if !ascending || self.buckets.iter().any(|bound| !bound.is_finite()) || self.buckets.len() > 64 {
-            mistakes.at(&path.key("buckets"), "are not up to 64 ascending numbers", "sort them, without infinity");
+            mistakes.at(
+                &path.key("buckets"),
+                "are not up to 64 ascending numbers",
+                "sort them, without infinity",
+            );
         }
         if !self.scale.is_finite() || self.scale == 0.0 {
             mistakes.at(&path.key("scale"), "makes every value the same", "use 1");
@@ -108,7 +116,9 @@ impl RawMetric {
             kind: match self.r#type {
                 RawMetricType::Counter => MetricKind::Counter,
                 RawMetricType::Gauge => MetricKind::Gauge,
-                RawMetricType::Histogram if self.buckets.is_empty() => MetricKind::Histogram(DEFAULT_BUCKETS.into()),
+                RawMetricType::Histogram if self.buckets.is_empty() => {
+                    MetricKind::Histogram(DEFAULT_BUCKETS.into())
+                }
                 RawMetricType::Histogram => MetricKind::Histogram(self.buckets.clone().into()),
             },
             field: self.field.clone(),

@@ -2,8 +2,8 @@
 
 use super::{REGEX_REMEDY, RawMetric, expression};
 use crate::source::log::shape::{
-    BadCapture, BadGrok, Bounds, Capture, Condition, Format, Level, Metadata, Metric, Parse, Preset, RateLimit,
-    Sample, Step, Timestamp, Zone, compile_grok, is_field_pattern, is_label,
+    BadCapture, BadGrok, Bounds, Capture, Condition, Format, Level, Metadata, Metric, Parse, Preset,
+    RateLimit, Sample, Step, Timestamp, Zone, compile_grok, is_field_pattern, is_label,
 };
 use pegel_runtime::config::form::Period;
 use pegel_runtime::config::{Mistakes, Path};
@@ -314,7 +314,11 @@ impl RawStep {
             return raw.resolve(path, mistakes);
         }
         if let Some(raw) = &self.pattern {
-            return Some(Step::Capture("pattern", parse(&raw.field, &raw.prefix), raw.name.preset().capture()));
+            return Some(Step::Capture(
+                "pattern",
+                parse(&raw.field, &raw.prefix),
+                raw.name.preset().capture(),
+            ));
         }
         if let Some(raw) = &self.grok {
             return raw.resolve(path, mistakes);
@@ -418,7 +422,8 @@ impl RawTimestamp {
                 Err(why) => {
                     let reason = format!("`{}` {why}", text.escape_debug());
                     let names: Vec<_> = Format::names().collect();
-                    let remedy = format!("use a name ({}), strftime's directives or Go's layout", names.join(", "));
+                    let remedy =
+                        format!("use a name ({}), strftime's directives or Go's layout", names.join(", "));
                     mistakes.at(&path.key("formats").index(nth), reason, remedy);
                 }
             }
@@ -438,7 +443,8 @@ fn labels(raw: &BTreeMap<String, String>, path: &Path, mistakes: &mut Mistakes) 
     for (label, field) in raw {
         let here = path.key(label);
         if !is_label(label) {
-            let remedy = "use letters, digits and underscores, a digit and two underscores not at the beginning";
+            let remedy =
+                "use letters, digits and underscores, a digit and two underscores not at the beginning";
             mistakes.at(&here, "is no label's name", remedy);
         } else if matches!(label.as_str(), "node" | "tenant") {
             let reason = format!("`{label}` comes from the agent's certificate");
@@ -496,10 +502,7 @@ impl RawCondition {
             field: self.field.clone(),
             one_of: self.equals.iter().chain(&self.one_of).cloned().collect(),
             contains: self.contains.clone(),
-            matches: self
-                .matches
-                .as_ref()
-                .and_then(|text| expression(text, &path.key("matches"), mistakes)),
+            matches: self.matches.as_ref().and_then(|text| expression(text, &path.key("matches"), mistakes)),
             below: self.below.map(RawLevel::level),
             exists: self.exists,
             not: self.not,

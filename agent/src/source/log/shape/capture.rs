@@ -66,7 +66,13 @@ impl Capture {
     }
 
     /// Adds a field for each group that took part. Whether the text matched. Values `-` of web servers are nothing.
-    pub(super) fn parse(&self, text: &str, prefix: &str, at: &mut CaptureLocations, event: &mut Event) -> bool {
+    pub(super) fn parse(
+        &self,
+        text: &str,
+        prefix: &str,
+        at: &mut CaptureLocations,
+        event: &mut Event,
+    ) -> bool {
         if self.regex.captures_read(at, text).is_none() {
             return false;
         }
@@ -136,21 +142,41 @@ mod tests {
         let nginx = r#"2024/01/02 03:04:05 [error] 29#31: *2 open() "/x" failed (2: No such file), client: ::1, server: a.b, request: "GET /x HTTP/1.1", host: "a.b""#;
         let apache = "[Tue Jan 02 03:04:05.123456 2024] [core:error] [pid 35:tid 4328] [client 72.15.99.187:80] AH00128: File does not exist: /x";
         for (preset, line, expected) in [
-            (Preset::NginxCombined, combined, Some(
-                r#"remote_addr=10.0.0.1|ident=-|remote_user=bob smith|time=10/Oct/2000:13:55:36 -0700|method=GET|path=/a?b=c|protocol=HTTP/1.1|status=200|bytes=2326|referer=http://x/\"q|user_agent=Mozilla (5.0)"#,
-            )),
-            (Preset::ApacheCombined, bad, Some(
-                r"remote_addr=10.0.0.1|ident=-|remote_user=-|time=10/Oct/2000:13:55:36 -0700|request=\x16\x03|status=400|bytes=-|referer=-|user_agent=-",
-            )),
-            (Preset::ApacheCommon, r#"::1 - - [x] "GET / HTTP/1.0" 200 5"#, Some(
-                "remote_addr=::1|ident=-|remote_user=-|time=x|method=GET|path=/|protocol=HTTP/1.0|status=200|bytes=5",
-            )),
-            (Preset::NginxError, nginx, Some(
-                r#"time=2024/01/02 03:04:05|level=error|pid=29|tid=31|connection=2|message=open() "/x" failed (2: No such file)|client=::1|server=a.b|request=GET /x HTTP/1.1|host=a.b"#,
-            )),
-            (Preset::ApacheError, apache, Some(
-                "time=Tue Jan 02 03:04:05.123456 2024|module=core|level=error|pid=35|tid=4328|client=72.15.99.187:80|code=AH00128|message=File does not exist: /x",
-            )),
+            (
+                Preset::NginxCombined,
+                combined,
+                Some(
+                    r#"remote_addr=10.0.0.1|ident=-|remote_user=bob smith|time=10/Oct/2000:13:55:36 -0700|method=GET|path=/a?b=c|protocol=HTTP/1.1|status=200|bytes=2326|referer=http://x/\"q|user_agent=Mozilla (5.0)"#,
+                ),
+            ),
+            (
+                Preset::ApacheCombined,
+                bad,
+                Some(
+                    r"remote_addr=10.0.0.1|ident=-|remote_user=-|time=10/Oct/2000:13:55:36 -0700|request=\x16\x03|status=400|bytes=-|referer=-|user_agent=-",
+                ),
+            ),
+            (
+                Preset::ApacheCommon,
+                r#"::1 - - [x] "GET / HTTP/1.0" 200 5"#,
+                Some(
+                    "remote_addr=::1|ident=-|remote_user=-|time=x|method=GET|path=/|protocol=HTTP/1.0|status=200|bytes=5",
+                ),
+            ),
+            (
+                Preset::NginxError,
+                nginx,
+                Some(
+                    r#"time=2024/01/02 03:04:05|level=error|pid=29|tid=31|connection=2|message=open() "/x" failed (2: No such file)|client=::1|server=a.b|request=GET /x HTTP/1.1|host=a.b"#,
+                ),
+            ),
+            (
+                Preset::ApacheError,
+                apache,
+                Some(
+                    "time=Tue Jan 02 03:04:05.123456 2024|module=core|level=error|pid=35|tid=4328|client=72.15.99.187:80|code=AH00128|message=File does not exist: /x",
+                ),
+            ),
             (Preset::NginxCombined, "something else", None),
         ] {
             assert_eq!(fields(&preset.capture(), line).as_deref(), expected, "{preset:?}");
@@ -160,7 +186,9 @@ mod tests {
     #[test]
     fn expressions_need_names_and_bounds() {
         assert_eq!(Capture::new("(a)").unwrap_err(), BadCapture::NoNames);
-        assert!(matches!(Capture::new("(?<a>x").unwrap_err(), BadCapture::Syntax(why) if !why.contains('\n')));
+        assert!(
+            matches!(Capture::new("(?<a>x").unwrap_err(), BadCapture::Syntax(why) if !why.contains('\n'))
+        );
         assert!(matches!(Capture::new("(?<a>(x{1000}){1000})").unwrap_err(), BadCapture::Syntax(_)));
         let look = Capture::new("(?<a>x)(?=y)").unwrap_err().to_string();
         assert!(look.contains("look-around"), "{look}");

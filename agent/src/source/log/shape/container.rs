@@ -87,31 +87,35 @@ mod tests {
     #[test]
     fn lines_of_each_runtime() {
         let mut scratch = Event::default();
-        let mut read = |container, line: &'static str| {
-            super::read(container, line, &mut scratch).map(|part| {
+        let mut told = |container, line: &'static str| {
+            read(container, line, &mut scratch).map(|part| {
                 (part.stream.into_owned(), part.at_ns.unwrap_or(0), part.text.into_owned(), part.partial)
             })
         };
-        let some = |stream: &str, at, text: &str, partial| Some((stream.to_owned(), at, text.to_owned(), partial));
+        let some =
+            |stream: &str, at, text: &str, partial| Some((stream.to_owned(), at, text.to_owned(), partial));
         let (docker, cri) = (Container::Docker, Container::Cri);
         assert_eq!(
-            read(docker, r#"{"log":"a \"b\"\r\n","stream":"stderr","time":"1970-01-01T00:00:01.5Z"}"#),
+            told(docker, r#"{"log":"a \"b\"\r\n","stream":"stderr","time":"1970-01-01T00:00:01.5Z"}"#),
             some("stderr", 1_500_000_000, "a \"b\"", false)
         );
         assert_eq!(
-            read(docker, r#"{"log":"half","stream":"stdout","attrs":{"x":"y"},"time":"1970-01-01T00:00:01Z"}"#),
+            told(
+                docker,
+                r#"{"log":"half","stream":"stdout","attrs":{"x":"y"},"time":"1970-01-01T00:00:01Z"}"#
+            ),
             some("stdout", 1_000_000_000, "half", true)
         );
-        assert_eq!(read(docker, r#"{"log":"tor"#), None);
-        assert_eq!(read(docker, r#"{"stream":"stdout"}"#), None);
+        assert_eq!(told(docker, r#"{"log":"tor"#), None);
+        assert_eq!(told(docker, r#"{"stream":"stdout"}"#), None);
         assert_eq!(
-            read(cri, "1970-01-01T01:00:01.000000005+01:00 stdout P a  b"),
+            told(cri, "1970-01-01T01:00:01.000000005+01:00 stdout P a  b"),
             some("stdout", 1_000_000_005, "a  b", true)
         );
-        assert_eq!(read(cri, "1970-01-01T00:00:01Z stderr F:x "), some("stderr", 1_000_000_000, "", false));
-        assert_eq!(read(cri, "1970-01-01T00:00:01Z stderr F"), some("stderr", 1_000_000_000, "", false));
+        assert_eq!(told(cri, "1970-01-01T00:00:01Z stderr F:x "), some("stderr", 1_000_000_000, "", false));
+        assert_eq!(told(cri, "1970-01-01T00:00:01Z stderr F"), some("stderr", 1_000_000_000, "", false));
         for bad in ["", "x stdout F a", "1970-01-01T00:00:01Z stdout X a", "1970-01-01T00:00:01Z  F a"] {
-            assert_eq!(read(cri, bad), None, "{bad}");
+            assert_eq!(told(cri, bad), None, "{bad}");
         }
     }
 }

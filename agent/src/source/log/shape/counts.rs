@@ -74,9 +74,7 @@ impl Tally {
         ] {
             *own += other;
         }
-        for (own, other) in
-            [(&mut self.dropped, &other.dropped), (&mut self.failed, &other.failed)]
-        {
+        for (own, other) in [(&mut self.dropped, &other.dropped), (&mut self.failed, &other.failed)] {
             own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
         }
     }
@@ -98,7 +96,8 @@ impl Counts {
         };
         let fails = |(nth, step): (usize, &Step)| {
             let name = format!("{nth}:{}", step.name());
-            step.may_fail().then(|| registry.counter(FAILED.0, FAILED.1, &[("input", input), ("step", &name)]))
+            step.may_fail()
+                .then(|| registry.counter(FAILED.0, FAILED.1, &[("input", input), ("step", &name)]))
         };
         Self {
             lines: counter("pegel_log_lines_total", "Lines and messages read."),
@@ -161,9 +160,7 @@ impl Counts {
         ] {
             add(counter, counted);
         }
-        for (counters, counted) in
-            [(&self.dropped, &mut tally.dropped), (&self.failed, &mut tally.failed)]
-        {
+        for (counters, counted) in [(&self.dropped, &mut tally.dropped), (&self.failed, &mut tally.failed)] {
             for (counter, counted) in counters.iter().zip(counted) {
                 if let Some(counter) = counter {
                     add(counter, counted);

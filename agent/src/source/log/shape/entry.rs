@@ -160,8 +160,11 @@ impl Maker {
 
     /// Whether entries are the lines as they were read.
     pub fn is_plain(&self) -> bool {
-        self.settings.steps.is_empty() && self.settings.mask.is_none() && !self.settings.repeats
-            && self.source.moved.is_empty() && self.trace.is_none()
+        self.settings.steps.is_empty()
+            && self.settings.mask.is_none()
+            && !self.settings.repeats
+            && self.source.moved.is_empty()
+            && self.trace.is_none()
     }
 
     /// The stream of entries without labels of their own.
@@ -198,7 +201,9 @@ impl Maker {
         if let Some(at_ns) = raw.at_ns.filter(|at_ns| !self.settings.times.hold(*at_ns, call.base_ns)) {
             event.not_believed(&written(at_ns));
         }
+        let mask = self.settings.mask.clone();
         let facts = Facts {
+            mask: mask.as_deref(),
             read: raw.text,
             source: call.source,
             stream: raw.stream,
@@ -318,7 +323,7 @@ impl Maker {
         let mut kept: usize = stream_label;
         self.spelling.clear();
         self.spelling.extend_from_slice(raw.stream.as_bytes());
-        let mut own: Vec<Pair> = Vec::new();
+        let (mut own, mut too_much): (Vec<Pair>, Vec<Pair>) = (Vec::new(), Vec::new());
         for nth in 0..event.labels.len() {
             let pair = event.labels[nth];
             let (name, value) = (event.text(pair.name), event.text(pair.value));
@@ -328,7 +333,7 @@ impl Maker {
             let replaces = source.labels.iter().any(|(known, _)| known == name);
             if value.len() > limits.label_value || (!replaces && kept >= room) {
                 noted.moved_labels += 1;
-                event.metadata.push(pair);
+                too_much.push(pair);
                 continue;
             }
             kept += usize::from(!replaces);
@@ -357,19 +362,21 @@ impl Maker {
         let at_ns = event.at_ns.unwrap_or(call.base_ns).max(self.last_ns.saturating_add(1));
         let moved = event.at_ns.filter(|own| at_ns - own > UNTOLD_NS).map(written);
         let original = event.original.map(|span| event.text(span)).or(moved.as_deref());
-        let extra = [
-            original.map(|text| (ORIGINAL_KEY, text)),
-            cut.then_some((CUT_KEY, "true")),
-        ];
+        let extra = [original.map(|text| (ORIGINAL_KEY, text)), cut.then_some((CUT_KEY, "true"))];
 
         // Structured metadata, as far as it goes.
-        let parsed = event.metadata.iter().map(|pair| (event.text(pair.name), event.text(pair.value)));
+        let parsed = too_much
+            .iter()
+            .chain(&event.metadata)
+            .map(|pair| (event.text(pair.name), event.text(pair.value)));
         let moved = source.moved.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let mut names: Vec<Cow<'_, str>> = Vec::new();
         let mut pairs: Vec<(KeyIndex, &str)> = Vec::new();
         let mut bytes = 0;
         for (name, value) in extra.into_iter().flatten().chain(parsed).chain(moved) {
-            if value.is_empty() || own.iter().any(|l| event.text(l.name) == name && event.text(l.value) == value) {
+            if value.is_empty()
+                || own.iter().any(|l| event.text(l.name) == name && event.text(l.value) == value)
+            {
                 continue;
             }
             let name = if is_name(name) && name.len() <= limits.label_name {
@@ -414,9 +421,10 @@ impl Maker {
         }
         let repeats = self.settings.repeats && !cut;
         let same = repeats
-            && self.held.as_ref().is_some_and(|held| {
-                held.stream == stream && held.line == line && held.repeats < MAX_REPEATS
-            });
+            && self
+                .held
+                .as_ref()
+                .is_some_and(|held| held.stream == stream && held.line == line && held.repeats < MAX_REPEATS);
         if same {
             self.last_ns = at_ns;
             if let Some(held) = &mut self.held {
@@ -486,6 +494,13 @@ impl Maker {
             self.tally.unseries += self.settings.derived.observe(&mut effects.observations);
         }
         true
+    }
+
+    /// Counts a line that is nothing but a hole in its file.
+    pub fn count_hole(&mut self) {
+        let tally = self.held.as_mut().map_or(&mut self.tally, |held| &mut held.tally);
+        tally.lines += 1;
+        tally.empty += 1;
     }
 
     /// Counts an event that fits no block at all.
@@ -585,5 +600,6 @@ impl Source {
 
 /// A time as metadata has it.
 pub(super) fn written(at_ns: i64) -> String {
-    jiff::Timestamp::from_nanosecond(i128::from(at_ns)).map_or_else(|_| at_ns.to_string(), |at| at.to_string())
+    jiff::Timestamp::from_nanosecond(i128::from(at_ns))
+        .map_or_else(|_| at_ns.to_string(), |at| at.to_string())
 }

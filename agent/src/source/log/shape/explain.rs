@@ -106,8 +106,13 @@ impl Trace {
             line: (event.line(read) != line).then(|| event.line(read).to_owned()),
             drops: verdict != Verdict::On,
         });
-        self.before =
-            (event.fields.len(), event.labels.len(), event.metadata.len(), event.at_ns, event.line(read).to_owned());
+        self.before = (
+            event.fields.len(),
+            event.labels.len(),
+            event.metadata.len(),
+            event.at_ns,
+            event.line(read).to_owned(),
+        );
     }
 
     /// The event that was begun last became an entry.

@@ -91,7 +91,11 @@ pub(super) struct Shown {
 
 /// The entries of a source whose bytes come as `portion` says, of so many that are left. Each portion is handed over
 /// together with what was not consumed before; the last one says that it is the end.
-pub(super) fn entries(settings: &Settings, bytes: &[u8], mut portion: impl FnMut(usize) -> usize) -> Vec<Shown> {
+pub(super) fn entries(
+    settings: &Settings,
+    bytes: &[u8],
+    mut portion: impl FnMut(usize) -> usize,
+) -> Vec<Shown> {
     let source = [("job".to_owned(), "fuzz".to_owned())];
     let mut shaper = Shaper::new(settings);
     let mut block = BlockBuilder::new();
@@ -154,7 +158,10 @@ fn configuration(choice: u8) -> Settings {
             Step::Logfmt(parse()),
             Step::Timestamp(Timestamp {
                 field: "t".into(),
-                formats: vec![Format::parse("unix_any").expect("a format"), Format::parse("rfc3339").expect("a format")],
+                formats: vec![
+                    Format::parse("unix_any").expect("a format"),
+                    Format::parse("rfc3339").expect("a format"),
+                ],
                 zone: Zone::default(),
                 bounds: Bounds::default(),
             }),
@@ -164,7 +171,11 @@ fn configuration(choice: u8) -> Settings {
         3 => vec![Step::Drop(Condition { contains: Some("a".into()), ..Condition::default() })],
         4 => vec![Step::Sample(Sample { threshold: u64::MAX / 2, field: None, when: None })],
         5 => vec![Step::RateLimit(RateLimit { per_second: 1.0, burst: 1.0 })],
-        _ => vec![Step::Capture("regex", parse(), Capture::new(r"(?<a>\w+)=(?<b>\S*)").expect("an expression"))],
+        _ => vec![Step::Capture(
+            "regex",
+            parse(),
+            Capture::new(r"(?<a>\w+)=(?<b>\S*)").expect("an expression"),
+        )],
     };
     let multiline = Multiline {
         traces: vec![Trace::Java, Trace::Python, Trace::Go, Trace::Node, Trace::Dotnet],

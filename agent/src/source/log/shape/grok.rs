@@ -136,7 +136,10 @@ const PATTERNS: [(&str, &str); 78] = [
     ("COMMONMAC", r"(?:[A-Fa-f0-9]{2}:){5}[A-Fa-f0-9]{2}"),
     ("MAC", r"%{CISCOMAC}|%{WINDOWSMAC}|%{COMMONMAC}"),
     ("IPV6", r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:%{IPV4}|[0-9A-Fa-f]{0,4})(?:%[0-9A-Za-z]+)?"),
-    ("IPV4", r"(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"),
+    (
+        "IPV4",
+        r"(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])",
+    ),
     ("IP", r"%{IPV6}|%{IPV4}"),
     ("HOSTNAME", r"\b[0-9A-Za-z_][0-9A-Za-z_-]{0,62}(?:\.[0-9A-Za-z_][0-9A-Za-z_-]{0,62})*\.?"),
     ("HOST", r"%{HOSTNAME}"),
@@ -153,11 +156,17 @@ const PATTERNS: [(&str, &str); 78] = [
     ("URIPARAM", r"\?%{URIQUERY}"),
     ("URIPATHPARAM", r"%{URIPATH}(?:%{URIPARAM})?"),
     ("URI", r"%{URIPROTO}://(?:%{USER}(?::[^@]*)?@)?(?:%{URIHOST})?(?:%{URIPATH}(?:%{URIPARAM})?)?"),
-    ("MONTH", r"\b(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:tember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b"),
+    (
+        "MONTH",
+        r"\b(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:tember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b",
+    ),
     ("MONTHNUM", r"0?[1-9]|1[0-2]"),
     ("MONTHNUM2", r"0[1-9]|1[0-2]"),
     ("MONTHDAY", r"(?:0[1-9])|(?:[12][0-9])|(?:3[01])|[1-9]"),
-    ("DAY", r"\b(?i:mon(?:day)?|tue(?:sday)?|wed(?:nesday)?|thu(?:rsday)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?)\b"),
+    (
+        "DAY",
+        r"\b(?i:mon(?:day)?|tue(?:sday)?|wed(?:nesday)?|thu(?:rsday)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?)\b",
+    ),
     ("YEAR", r"(?:\d\d){1,2}"),
     ("HOUR", r"2[0123]|[01]?[0-9]"),
     ("MINUTE", r"[0-5][0-9]"),
@@ -166,7 +175,10 @@ const PATTERNS: [(&str, &str); 78] = [
     ("DATE_US", r"%{MONTHNUM}[/-]%{MONTHDAY}[/-]%{YEAR}"),
     ("DATE_EU", r"%{MONTHDAY}[./-]%{MONTHNUM}[./-]%{YEAR}"),
     ("ISO8601_TIMEZONE", r"Z|[+-]%{HOUR}(?::?%{MINUTE})"),
-    ("TIMESTAMP_ISO8601", r"%{YEAR}-%{MONTHNUM}-%{MONTHDAY}[T ]%{HOUR}:?%{MINUTE}(?::?%{SECOND})?(?:%{ISO8601_TIMEZONE})?"),
+    (
+        "TIMESTAMP_ISO8601",
+        r"%{YEAR}-%{MONTHNUM}-%{MONTHDAY}[T ]%{HOUR}:?%{MINUTE}(?::?%{SECOND})?(?:%{ISO8601_TIMEZONE})?",
+    ),
     ("DATE", r"%{DATE_US}|%{DATE_EU}"),
     ("DATESTAMP", r"%{DATE}[- ]%{TIME}"),
     ("TZ", r"[APMCE][SD]T|UTC|CES?T|GMT"),
@@ -178,16 +190,28 @@ const PATTERNS: [(&str, &str); 78] = [
     ("SYSLOGPROG", r"%{PROG:program}(?:\[%{POSINT:pid}\])?"),
     ("SYSLOGHOST", r"%{IPORHOST}"),
     ("SYSLOGFACILITY", r"<%{NONNEGINT:facility}\.%{NONNEGINT:priority}>"),
-    ("SYSLOGBASE", r"%{SYSLOGTIMESTAMP:timestamp} (?:%{SYSLOGFACILITY} )?%{SYSLOGHOST:logsource} %{SYSLOGPROG}:"),
+    (
+        "SYSLOGBASE",
+        r"%{SYSLOGTIMESTAMP:timestamp} (?:%{SYSLOGFACILITY} )?%{SYSLOGHOST:logsource} %{SYSLOGPROG}:",
+    ),
     ("SYSLOGLINE", r"%{SYSLOGBASE} %{GREEDYDATA:message}"),
     ("HTTPDUSER", r"%{EMAILADDRESS}|%{USER}"),
-    ("COMMONAPACHELOG", r#"%{IPORHOST:clientip} %{HTTPDUSER:ident} %{HTTPDUSER:auth} \[%{HTTPDATE:timestamp}\] "(?:%{WORD:verb} %{NOTSPACE:request}(?: HTTP/%{NUMBER:httpversion})?|%{DATA:rawrequest})" %{NUMBER:response} (?:%{NUMBER:bytes}|-)"#),
+    (
+        "COMMONAPACHELOG",
+        r#"%{IPORHOST:clientip} %{HTTPDUSER:ident} %{HTTPDUSER:auth} \[%{HTTPDATE:timestamp}\] "(?:%{WORD:verb} %{NOTSPACE:request}(?: HTTP/%{NUMBER:httpversion})?|%{DATA:rawrequest})" %{NUMBER:response} (?:%{NUMBER:bytes}|-)"#,
+    ),
     ("COMBINEDAPACHELOG", r"%{COMMONAPACHELOG} %{QS:referrer} %{QS:agent}"),
-    ("LOGLEVEL", r"(?i:alert|trace|debug|notice|info(?:rmation)?|warn(?:ing)?|err(?:or)?|crit(?:ical)?|fatal|severe|emerg(?:ency)?)"),
+    (
+        "LOGLEVEL",
+        r"(?i:alert|trace|debug|notice|info(?:rmation)?|warn(?:ing)?|err(?:or)?|crit(?:ical)?|fatal|severe|emerg(?:ency)?)",
+    ),
     ("JAVACLASS", r"(?:[a-zA-Z$_][a-zA-Z$_0-9]*\.)*[a-zA-Z$_][a-zA-Z$_0-9]*"),
     ("JAVAFILE", r"[A-Za-z0-9_. -]+"),
     ("JAVAMETHOD", r"<init>|<clinit>|[a-zA-Z$_][a-zA-Z$_0-9]*"),
-    ("JAVASTACKTRACEPART", r"\s+at %{JAVACLASS:class}\.%{JAVAMETHOD:method}\(%{JAVAFILE:file}(?::%{INT:line})?\)"),
+    (
+        "JAVASTACKTRACEPART",
+        r"\s+at %{JAVACLASS:class}\.%{JAVAMETHOD:method}\(%{JAVAFILE:file}(?::%{INT:line})?\)",
+    ),
     ("JAVALOGMESSAGE", r".*"),
 ];
 
@@ -210,7 +234,8 @@ mod tests {
     fn every_known_pattern_compiles_and_none_is_there_twice() {
         let mut seen = std::collections::HashSet::new();
         for name in names() {
-            compile(&format!("%{{{name}:x}}"), &BTreeMap::new()).unwrap_or_else(|bad| panic!("{name}: {bad}"));
+            compile(&format!("%{{{name}:x}}"), &BTreeMap::new())
+                .unwrap_or_else(|bad| panic!("{name}: {bad}"));
             assert!(seen.insert(name), "{name}");
         }
     }
@@ -218,18 +243,28 @@ mod tests {
     #[test]
     fn lines_and_their_fields() {
         for (pattern, line, expected) in [
-            ("%{IP:client} %{WORD:method} %{URIPATHPARAM:path} %{NUMBER:bytes:int}", "55.3.244.1 GET /i.html?a=1 15824", Some(
-                "client=55.3.244.1|method=GET|path=/i.html?a=1|bytes=15824",
-            )),
-            ("%{SYSLOGLINE}", "Mar  7 00:00:01 host.a cron[123]: (root) CMD", Some(
-                "timestamp=Mar  7 00:00:01|logsource=host.a|program=cron|pid=123|message=(root) CMD",
-            )),
-            ("%{COMBINEDAPACHELOG}", r#"::1 - bob [10/Oct/2000:13:55:36 -0700] "GET /a HTTP/1.0" 200 - "-" "x y""#, Some(
-                r#"clientip=::1|ident=-|auth=bob|timestamp=10/Oct/2000:13:55:36 -0700|verb=GET|request=/a|httpversion=1.0|response=200|referrer="-"|agent="x y""#,
-            )),
-            ("^%{TIMESTAMP_ISO8601:[event][time]} %{LOGLEVEL:level}", "2024-01-02T03:04:05.6Z WARN x", Some(
-                "event_time=2024-01-02T03:04:05.6Z|level=WARN",
-            )),
+            (
+                "%{IP:client} %{WORD:method} %{URIPATHPARAM:path} %{NUMBER:bytes:int}",
+                "55.3.244.1 GET /i.html?a=1 15824",
+                Some("client=55.3.244.1|method=GET|path=/i.html?a=1|bytes=15824"),
+            ),
+            (
+                "%{SYSLOGLINE}",
+                "Mar  7 00:00:01 host.a cron[123]: (root) CMD",
+                Some("timestamp=Mar  7 00:00:01|logsource=host.a|program=cron|pid=123|message=(root) CMD"),
+            ),
+            (
+                "%{COMBINEDAPACHELOG}",
+                r#"::1 - bob [10/Oct/2000:13:55:36 -0700] "GET /a HTTP/1.0" 200 - "-" "x y""#,
+                Some(
+                    r#"clientip=::1|ident=-|auth=bob|timestamp=10/Oct/2000:13:55:36 -0700|verb=GET|request=/a|httpversion=1.0|response=200|referrer="-"|agent="x y""#,
+                ),
+            ),
+            (
+                "^%{TIMESTAMP_ISO8601:[event][time]} %{LOGLEVEL:level}",
+                "2024-01-02T03:04:05.6Z WARN x",
+                Some("event_time=2024-01-02T03:04:05.6Z|level=WARN"),
+            ),
             ("(?<own>x+) %{INT:n}", "xx -4", Some("own=xx|n=-4")),
             ("^%{INT:n}$", "four", None),
         ] {

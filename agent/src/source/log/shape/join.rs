@@ -153,7 +153,8 @@ impl Joiner {
         self.text.clear();
         self.events.clear();
         self.holes = 0;
-        let open = self.outputs.iter().flat_map(|output| [&output.part, &output.event]).filter(|open| open.open);
+        let open =
+            self.outputs.iter().flat_map(|output| [&output.part, &output.event]).filter(|open| open.open);
         self.lines = open.map(|open| open.source_lines).sum();
     }
 

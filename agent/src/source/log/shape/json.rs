@@ -225,11 +225,14 @@ mod tests {
         let table: &[(&str, &[(&str, &str)])] = &[
             ("{}", &[]),
             (r#" { "a" : "b" , "n" : -1.5e3 } "#, &[("a", "b"), ("n", "-1.5e3")]),
-            (r#"{"a":{"b":{"c":true}},"l":[1,{"x":"]"}],"z":null}"#, &[("a_b_c", "true"), ("l", r#"[1,{"x":"]"}]"#)]),
-            (r#"{"a":"q\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00\ud800x"}"#, &[(
-                "a",
-                "q\"\\/\u{8}\u{c}\n\r\t\u{e9}\u{1f600}\u{fffd}x",
-            )]),
+            (
+                r#"{"a":{"b":{"c":true}},"l":[1,{"x":"]"}],"z":null}"#,
+                &[("a_b_c", "true"), ("l", r#"[1,{"x":"]"}]"#)],
+            ),
+            (
+                r#"{"a":"q\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00\ud800x"}"#,
+                &[("a", "q\"\\/\u{8}\u{c}\n\r\t\u{e9}\u{1f600}\u{fffd}x")],
+            ),
             (r#"{"":"empty","ü":"é"}"#, &[("", "empty"), ("ü", "é")]),
         ];
         for (text, expected) in table {
@@ -241,8 +244,24 @@ mod tests {
     #[test]
     fn what_is_no_object_is_refused_whole() {
         for text in [
-            "", "x", "[]", "1", "{", "{}x", r#"{"a"}"#, r#"{"a":}"#, r#"{"a":1,}"#, r#"{"a":1 "b":2}"#, r#"{"a":"x}"#,
-            r#"{"a":"\q"}"#, r#"{"a":"\u12"}"#, r#"{"a":[1}"#, r#"{"a":[1,"\"#, r#"{"a":tru}"#, r#"{a:1}"#, r#"{"a":[x]}"#,
+            "",
+            "x",
+            "[]",
+            "1",
+            "{",
+            "{}x",
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":1 "b":2}"#,
+            r#"{"a":"x}"#,
+            r#"{"a":"\q"}"#,
+            r#"{"a":"\u12"}"#,
+            r#"{"a":[1}"#,
+            r#"{"a":[1,"\"#,
+            r#"{"a":tru}"#,
+            r#"{a:1}"#,
+            r#"{"a":[x]}"#,
         ] {
             assert_eq!(fields(text), None, "{text}");
         }
@@ -254,8 +273,12 @@ mod tests {
         let found = fields(&deep).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].0, ["a"; MAX_DEPTH].join("_"));
-        let many: Vec<_> = (0..2 * super::super::event::MAX_FIELDS).map(|n| format!(r#""k{n}":"v""#)).collect();
-        assert_eq!(fields(&format!("{{{}}}", many.join(","))).unwrap().len(), super::super::event::MAX_FIELDS);
+        let many: Vec<_> =
+            (0..2 * super::super::event::MAX_FIELDS).map(|n| format!(r#""k{n}":"v""#)).collect();
+        assert_eq!(
+            fields(&format!("{{{}}}", many.join(","))).unwrap().len(),
+            super::super::event::MAX_FIELDS
+        );
     }
 
     #[test]

@@ -21,7 +21,16 @@ pub enum Level {
 
 /// Fields that say a level, in the order in which they are asked.
 pub(super) const FIELDS: [&str; 11] = [
-    "level", "lvl", "severity", "loglevel", "log_level", "levelname", "severity_text", "Level", "LEVEL", "log.level",
+    "level",
+    "lvl",
+    "severity",
+    "loglevel",
+    "log_level",
+    "levelname",
+    "severity_text",
+    "Level",
+    "LEVEL",
+    "log.level",
     "PRIORITY",
 ];
 
@@ -113,21 +122,22 @@ impl Level {
             let after = bytes.get(at).copied();
             let marked = matches!(
                 (before, after),
-                (Some(b'['), Some(b']')) | (Some(b'<'), Some(b'>')) | (Some(b'('), Some(b')')) | (Some(b'|'), _)
+                (Some(b'['), Some(b']'))
+                    | (Some(b'<'), Some(b'>'))
+                    | (Some(b'('), Some(b')'))
+                    | (Some(b'|'), _)
             );
-            let keyed = from >= 2
-                && matches!(before, Some(b'=' | b'"' | b':' | b' '))
-                && {
-                    let head = bytes[..from].trim_ascii_end();
+            let keyed = from >= 2 && matches!(before, Some(b'=' | b'"' | b':' | b' ')) && {
+                let head = bytes[..from].trim_ascii_end();
+                let head = head.strip_suffix(b"\"").unwrap_or(head);
+                let head = head.trim_ascii_end();
+                head.strip_suffix(b"=").or_else(|| head.strip_suffix(b":")).is_some_and(|head| {
                     let head = head.strip_suffix(b"\"").unwrap_or(head);
-                    let head = head.trim_ascii_end();
-                    head.strip_suffix(b"=").or_else(|| head.strip_suffix(b":")).is_some_and(|head| {
-                        let head = head.strip_suffix(b"\"").unwrap_or(head);
-                        [&b"level"[..], b"lvl", b"severity"].iter().any(|key| {
-                            head.len() >= key.len() && head[head.len() - key.len()..].eq_ignore_ascii_case(key)
-                        })
+                    [&b"level"[..], b"lvl", b"severity"].iter().any(|key| {
+                        head.len() >= key.len() && head[head.len() - key.len()..].eq_ignore_ascii_case(key)
                     })
-                };
+                })
+            };
             let shouted = word.iter().all(u8::is_ascii_uppercase);
             let begins = after == Some(b':') && before.is_none_or(|byte| byte == b' ' || byte == b']');
             if !(marked || keyed || shouted || begins) {

@@ -67,9 +67,8 @@ const SHORTEST_PIECE: usize = 4;
 const MAX_PIECES: usize = 64;
 
 /// Addresses; in JSON and URLs the sign may be escaped.
-static EMAIL: LazyLock<Regex> = LazyLock::new(|| {
-    built(r"[\w.!#$%&'*+/=?^`{|}~-]+(?:@|\\u0040|%40)\w[\w-]*(?:\.[\w-]+)+")
-});
+static EMAIL: LazyLock<Regex> =
+    LazyLock::new(|| built(r"[\w.!#$%*+^~'-]+(?:@|\\u0040|%40)\w[\w-]*(?:\.[\w-]+)+"));
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| {
     built(concat!(
         r"(?s:-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----|\z))",
@@ -83,7 +82,8 @@ static TOKEN: LazyLock<Regex> = LazyLock::new(|| {
 static AFTER_WORD: LazyLock<Regex> = LazyLock::new(|| {
     built(concat!(
         r"(?i)(?:\b|_|\\[nrt])bearer(?:\s|%20|\+|\\t|:)+([\w.~+/=\\%-]{6,})",
-        r#"|authorization[\\"'\s:=\[]{1,8}(?:[\w-]+\s+)?([\w.~+/=\\%-]{6,})"#,
+        r#"|authorization[\\"'\s:=\[]{1,8}[\w-]+\s+([\w.~+/=\\%-]{6,})"#,
+        r#"|authorization[\\"'\s:=\[]{1,8}([\w.~+/=\\%-]{16,})"#,
         r"|://[^\s/:@]*:([^\s/@]+)@",
     ))
 });
@@ -223,7 +223,9 @@ fn ranges(kind: Kind, text: &str, tell: &mut impl FnMut(Range<usize>)) {
     match kind {
         Kind::Email => {
             if memchr::memchr(b'@', bytes).is_some() || has("\\u0040") || has("%40") {
-                EMAIL.find_iter(text).for_each(|found| tell(found.range()));
+                for found in EMAIL.find_iter(text) {
+                    tell(found.start() + escape_rest(&bytes[..found.start()], found.as_str())..found.end());
+                }
             }
         }
         Kind::Token => {
@@ -242,7 +244,8 @@ fn ranges(kind: Kind, text: &str, tell: &mut impl FnMut(Range<usize>)) {
                 .map(|found| found.range())
                 .collect();
             let v6 = IPV6.find_iter(text).filter_map(|found| {
-                let trimmed = found.as_str().trim_end_matches(|c| c == ':' && !found.as_str().ends_with("::"));
+                let trimmed =
+                    found.as_str().trim_end_matches(|c| c == ':' && !found.as_str().ends_with("::"));
                 let address = trimmed.parse::<std::net::Ipv6Addr>().is_ok();
                 address.then(|| found.start()..found.start() + trimmed.len())
             });
@@ -250,6 +253,17 @@ fn ranges(kind: Kind, text: &str, tell: &mut impl FnMut(Range<usize>)) {
             found.sort_by_key(|range| range.start);
             found.into_iter().for_each(tell);
         }
+    }
+}
+
+/// How much at a text's beginning belongs to an escape that begins before it: `n` of `\n`, `u000a` of `\u000a`.
+fn escape_rest(before: &[u8], text: &str) -> usize {
+    let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\').count();
+    match text.as_bytes() {
+        _ if backslashes % 2 == 0 => 0,
+        [b'u', digits @ ..] if digits.len() > 4 && digits[..4].iter().all(u8::is_ascii_hexdigit) => 5,
+        [b'n' | b'r' | b't' | b'b' | b'f', ..] => 1,
+        _ => 0,
     }
 }
 

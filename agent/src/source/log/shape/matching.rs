@@ -38,7 +38,8 @@ impl Condition {
         let there = self.exists.is_none_or(|exists| exists == value.is_some());
         let text = value.unwrap_or_default();
         let holds = there
-            && (self.one_of.is_empty() || value.is_some_and(|value| self.one_of.iter().any(|one| one == value)))
+            && (self.one_of.is_empty()
+                || value.is_some_and(|value| self.one_of.iter().any(|one| one == value)))
             && self.contains.as_ref().is_none_or(|part| {
                 value.is_some() && memchr::memmem::find(text.as_bytes(), part.as_bytes()).is_some()
             })
@@ -92,7 +93,14 @@ mod tests {
             (Condition { contains: Some("health".into()), ..on("missing") }, false),
             (Condition { contains: Some(String::new()), ..on("missing") }, false),
             (Condition { matches: Some(Regex::new("^5").unwrap()), ..on("status") }, true),
-            (Condition { matches: Some(Regex::new("^5").unwrap()), contains: Some("4".into()), ..on("status") }, false),
+            (
+                Condition {
+                    matches: Some(Regex::new("^5").unwrap()),
+                    contains: Some("4".into()),
+                    ..on("status")
+                },
+                false,
+            ),
             (Condition { below: Some(Level::Error), ..Condition::default() }, true),
             (Condition { below: Some(Level::Warn), ..Condition::default() }, false),
             (Condition { below: Some(Level::Warn), ..on("missing") }, false),

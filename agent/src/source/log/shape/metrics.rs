@@ -204,7 +204,8 @@ impl State {
                 let pairs = std::iter::once((NAME_LABEL, name.as_str()))
                     .chain(own.filter(|(_, value)| !value.is_empty()))
                     .chain(bound.as_deref().map(|bound| ("le", bound)));
-                let labels = Labels::new(pairs).expect("the configuration has each label once, and none `le`");
+                let labels =
+                    Labels::new(pairs).expect("the configuration has each label once, and none `le`");
                 series.push(Arc::new(Series::new(labels, family.clone())));
             };
             match &metric.kind {
@@ -252,7 +253,13 @@ mod tests {
         let labels = |series: &Series| {
             series.labels().iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(",")
         };
-        block.set.series().iter().zip(&block.values).map(|(series, v)| format!("{} {v}", labels(series))).collect()
+        block
+            .set
+            .series()
+            .iter()
+            .zip(&block.values)
+            .map(|(series, v)| format!("{} {v}", labels(series)))
+            .collect()
     }
 
     #[test]
@@ -273,16 +280,19 @@ mod tests {
             observe(1, "", value);
             observe(2, "", value);
         }
-        assert_eq!(shown(&derived), [
-            "__name__=lines_total,a=x,b=y 3",
-            "__name__=lines_total,b=z 1",
-            "__name__=last 9",
-            "__name__=seconds_bucket,le=0.5 1",
-            "__name__=seconds_bucket,le=1 2",
-            "__name__=seconds_bucket,le=+Inf 3",
-            "__name__=seconds_sum 9.9",
-            "__name__=seconds_count 3",
-        ]);
+        assert_eq!(
+            shown(&derived),
+            [
+                "__name__=lines_total,a=x,b=y 3",
+                "__name__=lines_total,b=z 1",
+                "__name__=last 9",
+                "__name__=seconds_bucket,le=0.5 1",
+                "__name__=seconds_bucket,le=1 2",
+                "__name__=seconds_bucket,le=+Inf 3",
+                "__name__=seconds_sum 9.9",
+                "__name__=seconds_count 3",
+            ]
+        );
     }
 
     #[test]

@@ -14,9 +14,9 @@
 //! takes its timestamp all the same, so that those around it have the same ones when the bytes are read again and
 //! everything passes ([`Chunk::again`]).
 //!
-//! Nothing is masked before the last step: steps and derived metrics see what was read. Nothing leaves unmasked: the
-//! line, the values of labels and structured metadata with their names go through the mask after the last step, and the
-//! labels of the source do.
+//! Nothing is masked before the last step: steps see what was read. Nothing leaves unmasked: the line, the values of
+//! labels and structured metadata with their names go through the mask after the last step; the labels of the source and
+//! of derived metrics do when they are made.
 
 mod capture;
 mod container;
@@ -260,7 +260,13 @@ impl Shaper {
     }
 
     /// Lines that become entries as they are.
-    fn plain(&mut self, chunk: Chunk<'_>, call: Call<'_>, block_bytes: usize, block: &mut BlockBuilder) -> Shaped {
+    fn plain(
+        &mut self,
+        chunk: Chunk<'_>,
+        call: Call<'_>,
+        block_bytes: usize,
+        block: &mut BlockBuilder,
+    ) -> Shaped {
         let mut shaped = Shaped { last_ns: chunk.floor_ns, ..Shaped::default() };
         let mut stream: Option<StreamIndex> = None;
         let mut at = self.start(chunk);
@@ -268,8 +274,7 @@ impl Shaper {
             let (bytes, hole) = without_hole(line.bytes, self.framing.encoding);
             at += line.taken;
             if hole && bytes.is_empty() {
-                self.maker.tally.lines += 1;
-                self.maker.tally.empty += 1;
+                self.maker.count_hole();
                 shaped.consumed = at;
                 continue;
             }
@@ -308,7 +313,13 @@ impl Shaper {
     }
 
     /// Lines that go through steps, each an event of its own.
-    fn lines(&mut self, chunk: Chunk<'_>, call: Call<'_>, block_bytes: usize, block: &mut BlockBuilder) -> Shaped {
+    fn lines(
+        &mut self,
+        chunk: Chunk<'_>,
+        call: Call<'_>,
+        block_bytes: usize,
+        block: &mut BlockBuilder,
+    ) -> Shaped {
         let mut shaped = Shaped { last_ns: chunk.floor_ns, ..Shaped::default() };
         let (mut at, mut held_from) = (self.start(chunk), 0);
         while let Some(line) = self.framing.next_line(&chunk.bytes[at..], chunk.end) {
@@ -316,8 +327,7 @@ impl Shaper {
             let (bytes, hole) = without_hole(line.bytes, self.framing.encoding);
             at += line.taken;
             let put = if hole && bytes.is_empty() {
-                self.maker.tally.lines += 1;
-                self.maker.tally.empty += 1;
+                self.maker.count_hole();
                 Put::Done
             } else if block.text_bytes() >= block_bytes && block.entries() > 0 {
                 Put::Full
@@ -345,7 +355,13 @@ impl Shaper {
     }
 
     /// Lines that are joined to events.
-    fn joined(&mut self, chunk: Chunk<'_>, call: Call<'_>, block_bytes: usize, block: &mut BlockBuilder) -> Shaped {
+    fn joined(
+        &mut self,
+        chunk: Chunk<'_>,
+        call: Call<'_>,
+        block_bytes: usize,
+        block: &mut BlockBuilder,
+    ) -> Shaped {
         let mut shaped = Shaped { last_ns: chunk.floor_ns, ..Shaped::default() };
         let Some(mut joiner) = self.joiner.take() else { return shaped };
         joiner.restart();
@@ -367,7 +383,15 @@ impl Shaper {
                         match joiner.line(bytes, line.cut, chunk.offset + begins as u64) {
                             Border::Before => {
                                 // What follows the border is read already; it stays open.
-                                let full = self.group(&joiner, call, block_bytes, block, (from, begins), &mut held_from, &mut shaped);
+                                let full = self.group(
+                                    &joiner,
+                                    call,
+                                    block_bytes,
+                                    block,
+                                    (from, begins),
+                                    &mut held_from,
+                                    &mut shaped,
+                                );
                                 if full {
                                     break;
                                 }
@@ -386,7 +410,8 @@ impl Shaper {
                 None => Border::None,
             };
             if border == Border::After {
-                let full = self.group(&joiner, call, block_bytes, block, (from, at), &mut held_from, &mut shaped);
+                let full =
+                    self.group(&joiner, call, block_bytes, block, (from, at), &mut held_from, &mut shaped);
                 if full {
                     break;
                 }
@@ -417,7 +442,8 @@ impl Shaper {
         let many = joiner.events.len() > 1;
         // Events of one group are in one block: a block ends at a border. Fields and labels of theirs are parts of
         // their text, escaped twice at most.
-        let room = if many { 4 * joiner.text_bytes() + 512 * joiner.events.len() } else { joiner.text_bytes() };
+        let room =
+            if many { 4 * joiner.text_bytes() + 512 * joiner.events.len() } else { joiner.text_bytes() };
         let no_room = block.entries() > 0 && (block.text_bytes() >= block_bytes || !block.fits(room));
         if no_room && !joiner.events.is_empty() {
             if self.maker.release(block) {
@@ -446,9 +472,7 @@ impl Shaper {
                 Put::Done => {}
             }
         }
-        let holes = u64::from(joiner.holes);
-        self.maker.tally.lines += holes;
-        self.maker.tally.empty += holes;
+        (0..joiner.holes).for_each(|_| self.maker.count_hole());
         shaped.consumed = if self.maker.is_holding() { *held_from } else { to };
         shaped.last_ns = self.maker.settled_ns();
         false

@@ -25,7 +25,7 @@ pub struct Multiline {
     /// How long the next line is waited for.
     pub timeout: Duration,
     /// Whether private keys over several lines are joined, to be masked as a whole.
-    pub(super) keys: bool,
+    pub keys: bool,
 }
 
 impl Default for Multiline {
@@ -171,7 +171,9 @@ impl Trace {
                 || line.starts_with("Suppressed: ")
                 || is_exception(line))
             .then_some(Place::Outside),
-            Self::Dotnet => (indented || line.starts_with("--- End of ") || is_exception(line)).then_some(Place::Outside),
+            Self::Dotnet => {
+                (indented || line.starts_with("--- End of ") || is_exception(line)).then_some(Place::Outside)
+            }
             Self::Python => match place {
                 _ if line.starts_with("Traceback (most recent call last):") => Some(Place::Frames),
                 // The exception itself ends the frames.
@@ -203,7 +205,11 @@ impl Trace {
             Self::Node => match place {
                 Place::Dump if line.starts_with("Node.js v") => Some(Place::Outside),
                 Place::Dump
-                    if line.is_empty() || indented || node_error(line) || line == "}" || line.starts_with("Thrown at:") =>
+                    if line.is_empty()
+                        || indented
+                        || node_error(line)
+                        || line == "}"
+                        || line.starts_with("Thrown at:") =>
                 {
                     Some(Place::Dump)
                 }
@@ -231,7 +237,10 @@ fn go_begins(line: &str) -> bool {
 
 /// `main.(*T).method(0xc000012345, 0x1)`.
 fn go_frame(line: &str) -> bool {
-    line.ends_with(')') && line.contains('(') && line.contains('.') && !line[..line.find('(').unwrap_or(0)].contains(' ')
+    line.ends_with(')')
+        && line.contains('(')
+        && line.contains('.')
+        && !line[..line.find('(').unwrap_or(0)].contains(' ')
 }
 
 /// `/app/file.js:12` alone, or an error's own line.
@@ -248,7 +257,8 @@ fn node_begins(line: &str) -> bool {
 fn node_error(line: &str) -> bool {
     let line = line.strip_prefix("Uncaught ").unwrap_or(line);
     let name = line.split([':', ' ']).next().unwrap_or_default();
-    (name.ends_with("Error") || name.ends_with("Exception")) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    (name.ends_with("Error") || name.ends_with("Exception"))
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::SourceLabels;
 use super::capture::Capture;
 use super::event::Event;
 use super::level::Level;
+use super::mask::Mask;
 use super::matching::{self, Condition};
 use super::metrics::{Kind, Metric, Observation, push_value};
 use super::settings::is_name;
@@ -117,6 +118,8 @@ pub(super) struct Facts<'a> {
     /// What tells it from its twins: its place in the source, or its time.
     pub place: u64,
     pub again: bool,
+    /// What is taken out of what leaves before the last step: the labels of metrics.
+    pub mask: Option<&'a Mask>,
 }
 
 /// The label of a container's output.
@@ -218,15 +221,15 @@ impl Step {
         scratch: &mut String,
     ) -> Verdict {
         let failed = match self {
-            Self::Json(parse) => {
-                !parse.read(event, facts, scratch, |text, event| json::parse(text, &parse.prefix, event).is_ok())
-            }
+            Self::Json(parse) => !parse
+                .read(event, facts, scratch, |text, event| json::parse(text, &parse.prefix, event).is_ok()),
             Self::Logfmt(parse) => {
                 !parse.read(event, facts, scratch, |text, event| logfmt::parse(text, &parse.prefix, event))
             }
             Self::Capture(_, parse, capture) => {
                 let at = tools.locations.get_or_insert_with(|| capture.locations());
-                !parse.read(event, facts, scratch, |text, event| capture.parse(text, &parse.prefix, at, event))
+                !parse
+                    .read(event, facts, scratch, |text, event| capture.parse(text, &parse.prefix, at, event))
             }
             Self::Timestamp(timestamp) => !timestamp.read(event, facts),
             Self::Level(field) => {
@@ -426,8 +429,17 @@ fn observe(number: usize, metric: &Metric, event: &mut Event, facts: &Facts<'_>)
         },
     };
     let mut key = String::new();
+    let mut pieces = Vec::new();
+    if let Some(mask) = facts.mask.filter(|_| !metric.labels.is_empty()) {
+        // What is secret for the words before it in the line is so in its field.
+        mask.text(facts.read, &mut pieces);
+    }
     for (nth, (_, field)) in metric.labels.iter().enumerate() {
-        push_value(&mut key, nth == 0, facts.value(event, field).unwrap_or_default());
+        let value = facts.value(event, field).unwrap_or_default();
+        match facts.mask {
+            Some(mask) => push_value(&mut key, nth == 0, &mask.value(field, value, &mut pieces)),
+            None => push_value(&mut key, nth == 0, value),
+        }
     }
     event.effects.observations.push(Observation { metric: number, key, value: value * metric.scale });
 }

@@ -240,7 +240,11 @@ mod tests {
             (Encoding::Utf16Be, &be),
             (Encoding::Latin1, &latin),
         ] {
-            assert_eq!(lines(&Framing { encoding, max_bytes: 64, mask: None }, bytes), expected, "{encoding:?}");
+            assert_eq!(
+                lines(&Framing { encoding, max_bytes: 64, mask: None }, bytes),
+                expected,
+                "{encoding:?}"
+            );
         }
     }
 
@@ -252,7 +256,10 @@ mod tests {
             (Encoding::Utf16Le, text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()),
             (Encoding::Utf16Be, text.encode_utf16().flat_map(u16::to_be_bytes).collect()),
         ] {
-            assert_eq!(lines(&Framing { encoding, max_bytes: 64, mask: None }, &bytes), [(text.to_owned(), false)]);
+            assert_eq!(
+                lines(&Framing { encoding, max_bytes: 64, mask: None }, &bytes),
+                [(text.to_owned(), false)]
+            );
         }
     }
 

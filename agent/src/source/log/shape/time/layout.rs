@@ -64,8 +64,18 @@ pub(super) struct Parts {
 }
 
 const MONTHS: [&str; 12] = [
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
-    "november", "december",
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
 ];
 const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 
@@ -167,9 +177,11 @@ pub(super) fn go(layout: &str) -> Result<Vec<Item>, BadLayout> {
     while let Some(char) = rest.chars().next() {
         if matches!(char, '.' | ',') {
             // `.000` and `.999` are fractions where no digit follows.
-            let digits = rest[1..].bytes().take_while(|b| *b == b'0').count().max(
-                rest[1..].bytes().take_while(|b| *b == b'9').count(),
-            );
+            let digits = rest[1..]
+                .bytes()
+                .take_while(|b| *b == b'0')
+                .count()
+                .max(rest[1..].bytes().take_while(|b| *b == b'9').count());
             let more = rest.as_bytes().get(1 + digits).is_some_and(u8::is_ascii_digit);
             if digits > 0 && !more {
                 items.push(Item::Fraction);
@@ -227,7 +239,11 @@ pub(super) fn read(items: &[Item], rest: &mut &str, parts: &mut Parts) -> Option
             Item::Blanks => {
                 // ISO 8601 in its many hands: a T where a blank is meant.
                 let trimmed = rest.trim_start();
-                *rest = if trimmed.len() == rest.len() { rest.strip_prefix('T').unwrap_or(rest) } else { trimmed };
+                *rest = if trimmed.len() == rest.len() {
+                    rest.strip_prefix('T').unwrap_or(rest)
+                } else {
+                    trimmed
+                };
             }
             Item::Year => parts.year = Some(number(rest, 4, 4)? as i16),
             Item::ShortYear => {
@@ -255,7 +271,9 @@ pub(super) fn read(items: &[Item], rest: &mut &str, parts: &mut Parts) -> Option
             Item::Second => {
                 parts.second = Some(number(rest, 1, 2)? as i8);
                 // As Go does: a fraction is read though the layout has none.
-                if let Some(after) = rest.strip_prefix(['.', ',']).filter(|r| r.starts_with(|c: char| c.is_ascii_digit())) {
+                if let Some(after) =
+                    rest.strip_prefix(['.', ',']).filter(|r| r.starts_with(|c: char| c.is_ascii_digit()))
+                {
                     if !items.iter().any(|i| matches!(i, Item::Fraction | Item::FractionDigits)) {
                         *rest = after;
                         parts.nanosecond = fraction(rest)?;
