@@ -4,11 +4,14 @@
 use super::mask::Kind;
 use super::*;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// 2026-11-21T19:00:00Z.
 const BASE_NS: i64 = 1_795_287_600_000_000_000;
+
+static PRESETS: LazyLock<[Capture; 3]> =
+    LazyLock::new(|| [Preset::NginxCombined, Preset::NginxError, Preset::ApacheError].map(Preset::capture));
 
 /// Each parser of a line: the first byte picks it, the rest is the text. None panics, and what they find lies within
 /// what was read.
@@ -53,8 +56,7 @@ pub fn parsers(input: &[u8]) {
         }
         _ => {
             let _ = (Level::of_line(&text), Level::of_value(&text));
-            for preset in [Preset::NginxCombined, Preset::NginxError, Preset::ApacheError] {
-                let capture = preset.capture();
+            for capture in &*PRESETS {
                 capture.parse(&text, "", &mut capture.locations(), &mut event);
             }
         }

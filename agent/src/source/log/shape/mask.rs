@@ -63,8 +63,19 @@ pub struct Mask {
 
 /// The shortest piece that is also looked for elsewhere in its entry: shorter ones would hit anything.
 const SHORTEST_PIECE: usize = 4;
+/// The shortest part of a piece that is.
+const SHORTEST_PART: usize = 6;
 /// The most pieces that are remembered of one entry.
-const MAX_PIECES: usize = 64;
+const MAX_PIECES: usize = 256;
+
+/// How much of what was found is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// What is masked.
+    Itself,
+    /// That and the words by which it is known.
+    WithWords,
+}
 
 /// Addresses; in JSON and URLs the sign may be escaped.
 static EMAIL: LazyLock<Regex> =
@@ -140,21 +151,27 @@ impl Mask {
         without(masked, pieces)
     }
 
-    /// Where in a text something begins that would be cut through at a place.
+    /// Where to cut a text that is to be cut at a place: before what is masked there, with the words by which it is
+    /// known.
     pub(super) fn before_cut(&self, text: &str, at: usize) -> usize {
         let mut cut = at;
-        let mut look = |found: Range<usize>| {
-            if found.start < cut && found.end > cut {
-                cut = found.start;
+        loop {
+            let before = cut;
+            let mut look = |found: Range<usize>| {
+                if found.start < cut && found.end > cut {
+                    cut = found.start;
+                }
+            };
+            for kind in &self.kinds {
+                ranges(*kind, text, Extent::WithWords, &mut look);
             }
-        };
-        for kind in &self.kinds {
-            ranges(*kind, text, &mut look);
+            for own in &self.own {
+                own.pattern.find_iter(text).for_each(|found| look(found.range()));
+            }
+            if cut == before {
+                return cut;
+            }
         }
-        for own in &self.own {
-            own.pattern.find_iter(text).for_each(|found| look(found.range()));
-        }
-        cut
     }
 }
 
@@ -197,11 +214,17 @@ impl Own {
 
 fn apply(kind: Kind, text: &str, pieces: &mut Vec<String>) -> Option<String> {
     let (mut out, mut done) = (None::<String>, 0);
-    ranges(kind, text, &mut |found| {
+    ranges(kind, text, Extent::Itself, &mut |found| {
         if found.is_empty() || found.start < done || &text[found.clone()] == kind.replacement() {
             return;
         }
-        remember(&text[found.clone()], pieces);
+        let piece = &text[found.clone()];
+        remember(piece, pieces);
+        if matches!(kind, Kind::Token | Kind::Secret) {
+            // Another parser may see its end elsewhere.
+            let parts = piece.split(|char: char| !char.is_ascii_alphanumeric() && !"_-+/~".contains(char));
+            parts.filter(|part| part.len() >= SHORTEST_PART).for_each(|part| remember(part, pieces));
+        }
         let out = out.get_or_insert_with(|| String::with_capacity(text.len()));
         out.push_str(&text[done..found.start]);
         out.push_str(kind.replacement());
@@ -217,7 +240,7 @@ fn apply(kind: Kind, text: &str, pieces: &mut Vec<String>) -> Option<String> {
 }
 
 /// Tells where something of a kind is, from the text's beginning on.
-fn ranges(kind: Kind, text: &str, tell: &mut impl FnMut(Range<usize>)) {
+fn ranges(kind: Kind, text: &str, extent: Extent, tell: &mut impl FnMut(Range<usize>)) {
     let bytes = text.as_bytes();
     let has = |part: &str| memchr::memmem::find(bytes, part.as_bytes()).is_some();
     match kind {
@@ -230,11 +253,11 @@ fn ranges(kind: Kind, text: &str, tell: &mut impl FnMut(Range<usize>)) {
         }
         Kind::Token => {
             let mut found: Vec<_> = TOKEN.find_iter(text).map(|found| found.range()).collect();
-            groups(&AFTER_WORD, text, &mut |range| found.push(range));
+            groups(&AFTER_WORD, text, extent, &mut |range| found.push(range));
             found.sort_by_key(|range| range.start);
             found.into_iter().for_each(tell);
         }
-        Kind::Secret => groups(&SECRET, text, tell),
+        Kind::Secret => groups(&SECRET, text, extent, tell),
         Kind::Card => number::cards(bytes, tell),
         Kind::Iban => number::ibans(bytes, tell),
         Kind::Ip => {
@@ -268,7 +291,10 @@ fn escape_rest(before: &[u8], text: &str) -> usize {
 }
 
 /// Tells the first group that took part of each match.
-fn groups(regex: &Regex, text: &str, tell: &mut impl FnMut(Range<usize>)) {
+fn groups(regex: &Regex, text: &str, extent: Extent, tell: &mut impl FnMut(Range<usize>)) {
+    if extent == Extent::WithWords {
+        return regex.find_iter(text).for_each(|found| tell(found.range()));
+    }
     for found in regex.captures_iter(text) {
         if let Some(group) = found.iter().skip(1).flatten().next() {
             tell(group.range());

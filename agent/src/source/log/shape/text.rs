@@ -156,7 +156,8 @@ impl Framing {
 
     /// Where to cut what is too long: before what is to be masked, after a blank near the end, else between characters.
     fn cut(&self, bytes: &[u8], more: &[u8]) -> usize {
-        let at = self.between_characters(bytes);
+        let hard = self.between_characters(bytes);
+        let at = if self.encoding == Encoding::Utf8 { after_blank(bytes).unwrap_or(hard) } else { hard };
         let (Some(mask), Encoding::Utf8) = (&self.mask, self.encoding) else { return at };
         // What is no UTF-8 is masked as far as it is.
         let text = match std::str::from_utf8(more) {
@@ -166,10 +167,8 @@ impl Framing {
             }
             Err(_) => return at,
         };
-        match mask.before_cut(text, at) {
-            0 => at,
-            before => before,
-        }
+        // Where the line begins with what is masked, the cut is behind it, if it ends before the limit.
+        [at, hard].into_iter().map(|at| mask.before_cut(text, at)).find(|at| *at > 0).unwrap_or(hard)
     }
 
     fn between_characters(&self, bytes: &[u8]) -> usize {
@@ -181,10 +180,6 @@ impl Framing {
                 return if half { bytes.len() - 2 } else { bytes.len() };
             }
             Encoding::Utf8 => {}
-        }
-        let near = bytes.len().saturating_sub(GAP_BYTES).max(1);
-        if let Some(at) = memchr::memrchr2(b' ', b'\t', &bytes[near..]) {
-            return near + at + 1;
         }
         // A character has four bytes at most; what is no UTF-8 may be cut anywhere.
         let continues = |byte: u8| byte & 0xc0 == 0x80;
@@ -202,6 +197,12 @@ impl Framing {
         }
         bytes.len()
     }
+}
+
+/// The place after the last blank near the end.
+fn after_blank(bytes: &[u8]) -> Option<usize> {
+    let near = bytes.len().saturating_sub(GAP_BYTES).max(1);
+    memchr::memrchr2(b' ', b'\t', bytes.get(near..)?).map(|at| near + at + 1)
 }
 
 /// A text's first so many bytes, cut between characters.
