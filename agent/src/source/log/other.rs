@@ -164,11 +164,25 @@ impl containers::Feed for ContainerFiles {
             containers::Format::Docker => shape::Container::Docker,
             containers::Format::Cri => shape::Container::Cri,
         };
+        let mut shape = shape::Settings { container: Some(container), ..self.shape.clone() };
+        if let Some(name) = &followed.multiline {
+            match trace(name) {
+                Some(trace) => {
+                    shape.multiline =
+                        Some(shape::Multiline { traces: vec![trace], ..shape::Multiline::default() });
+                }
+                None => tracing::warn!(
+                    container = followed.key,
+                    preset = name,
+                    "the label pegel.logs.multiline is no preset; write java, python, go, node, dotnet or indented"
+                ),
+            }
+        }
         self.feed.follow(file::Followed {
             key: followed.key,
             path: followed.path,
             labels: followed.labels,
-            shape: Some(shape::Settings { container: Some(container), ..self.shape.clone() }),
+            shape: Some(shape),
         });
     }
 
@@ -179,4 +193,17 @@ impl containers::Feed for ContainerFiles {
     fn complete(&mut self) {
         self.feed.complete();
     }
+}
+
+/// The preset of a container's label.
+fn trace(name: &str) -> Option<shape::Trace> {
+    Some(match name {
+        "java" => shape::Trace::Java,
+        "python" => shape::Trace::Python,
+        "go" => shape::Trace::Go,
+        "node" => shape::Trace::Node,
+        "dotnet" => shape::Trace::Dotnet,
+        "indented" => shape::Trace::Indented,
+        _ => return None,
+    })
 }
