@@ -177,7 +177,7 @@ impl Shard {
                 let mut rest = piece.with(vec![Group { records: rest, ..piece.groups[0].clone() }]);
                 self.deliver(&piece, now);
                 self.doubt(&mut rest);
-                if ignored.limited {
+                if ignored.limited || ignored.mixed {
                     self.put_aside(rest, patience, ignored.text.clone(), now);
                 } else if let Some(record) = rest.only_record() {
                     self.reject(&rest, record, RejectReason::OutOfOrder, &ignored.text);
