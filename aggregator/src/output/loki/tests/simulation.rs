@@ -262,6 +262,7 @@ impl World {
         for agent in &self.agents {
             assert!(agent.unsettled.is_empty(), "every batch is settled");
         }
+        assert_eq!(self.model.silently_dropped, 0, "no refusal is overlooked");
         self.check_store();
     }
 
