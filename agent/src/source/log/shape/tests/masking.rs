@@ -157,7 +157,7 @@ fn no_seeded_secret_is_in_a_blocks_bytes() {
         ]),
         Settings { repeats: true, ..masked(Vec::new()) },
     ];
-    for round in 0..4_000 {
+    for round in 0..2_500 {
         let (secret, said) = secret(&mut random);
         let line = line(&mut random, &said);
         let settings = &tables[random.below(tables.len())];
