@@ -396,16 +396,11 @@ impl Maker {
             }
             let fitting = prefix(value, left);
             noted.lost_metadata += u64::from(fitting.len() < value.len());
-            let key = match self.keys.get(&*name) {
-                Some(key) => Some(*key),
-                None => {
-                    let key = block.key(&name);
-                    if let Some(key) = key {
-                        self.keys.insert(name.as_ref().into(), key);
-                    }
-                    key
-                }
-            };
+            let mut key = self.keys.get(&*name).copied();
+            if key.is_none() {
+                key = block.key(&name);
+                self.keys.extend(key.map(|key| (name.as_ref().into(), key)));
+            }
             match key {
                 Some(key) if !fitting.is_empty() => {
                     bytes += name.len() + fitting.len();

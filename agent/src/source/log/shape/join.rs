@@ -9,7 +9,7 @@ use super::container::{self, Container};
 use super::event::Event;
 use super::mask::Mask;
 use super::multiline::{Multiline, Place};
-use super::text::{Encoding, prefix};
+use super::text::{Encoding, LOOK_AHEAD, prefix};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -227,12 +227,11 @@ impl Joiner {
         let mut scratch = std::mem::take(&mut self.scratch);
         let part = container::read(container, &text, &mut scratch);
         self.scratch = scratch;
-        let (stream, at_ns, text, partial) = match part {
-            Some(part) => (part.stream, part.at_ns, part.text, part.partial),
-            None => {
-                bad = 1;
-                ("".into(), None, text, false)
-            }
+        let (stream, at_ns, text, partial) = if let Some(part) = part {
+            (part.stream, part.at_ns, part.text, part.partial)
+        } else {
+            bad = 1;
+            ("".into(), None, text, false)
         };
         self.close_silent(at_ns);
         let number = self.number(&stream);
@@ -335,12 +334,12 @@ impl Joiner {
         let (mut rest, mut lines, mut bad) = (open.text.as_str(), open.source_lines, open.bad);
         loop {
             let mut piece = prefix(rest, self.max_line);
-            if piece.len() < rest.len() {
-                if let Some(mask) = &self.mask {
-                    let near = prefix(rest, self.max_line + super::LOOK_AHEAD);
-                    let at = mask.before_cut(near, piece.len());
-                    piece = if at > 0 { &rest[..at] } else { piece };
-                }
+            if piece.len() < rest.len()
+                && let Some(mask) = &self.mask
+            {
+                let near = prefix(rest, self.max_line + LOOK_AHEAD);
+                let at = mask.before_cut(near, piece.len());
+                piece = if at > 0 { &rest[..at] } else { piece };
             }
             rest = &rest[piece.len()..];
             let from = self.text.len();
