@@ -343,13 +343,12 @@ impl Maker {
             }
             own.push(pair);
         }
-        let stream = match self.streams.get(self.spelling.as_slice()) {
-            Some(stream) => *stream,
-            None => {
-                let Some(stream) = source.stream(event, &own, raw.stream, block) else { return Put::Full };
-                self.streams.insert(self.spelling.as_slice().into(), stream);
-                stream
-            }
+        let stream = if let Some(stream) = self.streams.get(self.spelling.as_slice()) {
+            *stream
+        } else {
+            let Some(stream) = source.stream(event, &own, raw.stream, block) else { return Put::Full };
+            self.streams.insert(self.spelling.as_slice().into(), stream);
+            stream
         };
 
         // The line, that masking may have made longer.

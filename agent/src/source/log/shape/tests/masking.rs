@@ -79,7 +79,7 @@ fn luhn(digits: &str) -> bool {
         .map(|(n, b)| (n, u32::from(b - b'0')))
         .map(|(n, d)| if n % 2 == 0 { d } else { 2 * d / 10 + 2 * d % 10 })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 fn mod97(iban: &str) -> bool {
