@@ -246,6 +246,11 @@ pub fn once(settings: Settings) -> anyhow::Result<String> {
         for problem in problems {
             eprintln!("{problem}");
         }
+        for (status, _) in &checks {
+            if let Some(error) = &status.last_error {
+                eprintln!("check {} of {} failed: {error}", status.name, status.target);
+            }
+        }
         blocks.extend(checks.into_iter().flat_map(|(_, blocks)| blocks));
         Ok(render::text(&blocks, render::WhichLabels::Full))
     })
