@@ -110,7 +110,7 @@ impl World {
         };
         arrived.await;
         let streams = self.loki.entries(&selector, "tests").await;
-        assert_eq!(streams.len(), 1, "{}: one stream", path.display());
+        assert_eq!(streams.len(), 1, "{}: one stream, where there are {:?}", path.display(), streams.keys().collect::<Vec<_>>());
         let entries = streams.into_values().next().expect("one stream");
         let mut all = Vec::with_capacity(expected as usize);
         for number in 0..numbers {
