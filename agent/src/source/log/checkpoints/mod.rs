@@ -29,7 +29,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The file's name in the state directory of logs.
 pub const FILE_NAME: &str = "checkpoints";
@@ -139,6 +139,7 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Checkpoints {
     path: PathBuf,
+    written_before: Option<SystemTime>,
     kept: Mutex<Kept>,
 }
 
@@ -170,6 +171,7 @@ impl Checkpoints {
             }
             Err(error) => return Err(io_error("read", &path)(error)),
         };
+        let written_before = fs::metadata(&path).and_then(|meta| meta.modified()).ok();
         let mut state = State::default();
         let mut warning = None;
         if let Some(records) = found.strip_prefix(record::MAGIC) {
@@ -198,6 +200,7 @@ impl Checkpoints {
         let now = Instant::now();
         let checkpoints = Self {
             path,
+            written_before,
             kept: Mutex::new(Kept {
                 state,
                 file: None,
@@ -304,6 +307,11 @@ impl Checkpoints {
     /// A source is gone for good. It is remembered until the last intent that speaks of it is settled.
     pub fn forget(self: &Arc<Self>, id: SourceId) {
         self.append(&mut self.kept.lock(), What::Forgotten(id));
+    }
+
+    /// When the last record before this life was written: what is younger, nobody has seen.
+    pub fn written_before(&self) -> Option<SystemTime> {
+        self.written_before
     }
 
     /// Why nothing can be written, if so.

@@ -1,37 +1,97 @@
 //! Log files: found by patterns, followed across rotation, each generation read once to its end.
+//!
+//! One thread ("logs") reads all files. It is told of changes by inotify, or looks every second where nobody tells
+//! (network file systems, no watches left), and looks at everything every minute in any case.
+//!
+//! # Generations
+//!
+//! A *generation* is what one inode holds between two truncations. It is known by device, inode, the time at which the
+//! inode was made, the hash of its first KiB (or of as much as there was when it was looked at: a file that grows
+//! keeps its identity) and the 64 bytes before the place of reading. A generation keeps its source in the checkpoints
+//! and its label `filename`, the path at which it was first seen, whatever it is called later:
+//!
+//! - *renamed*: it is followed under its new name in the same directory, and read on there while it is written;
+//! - *removed*: it is read to its end on its descriptor. A file with unread bytes keeps one, up to 1,024;
+//! - *truncated* (shorter than the place of reading, or of another beginning or other bytes before that place): a new
+//!   generation begins, and what was unread of the old one is looked for in its copies;
+//! - *out of sight*: its inode is looked for in the directory, then a copy, plain or compressed by gzip or zstd, whose
+//!   name begins alike and whose content has the same first KiB and the same bytes before the place of reading. It is
+//!   read on from there. What can't be found within ten minutes is counted, in bytes where it is known how many.
+//!
+//! The generation that takes a path waits until the one that had it before was read, so that lines keep their order.
+//! A new file that begins as its neighbour `app.log` does and is called `app.log.1` or the like is a copy that a
+//! truncation may follow: it is not read for itself.
+//!
+//! # What the kernel leaves
+//!
+//! With copytruncate, what is written between the copy's last read and the truncation is lost before anybody can read
+//! it, unless the agent has: it reads within some 20 ms of a write. A file that is truncated and grows beyond the
+//! place of reading with the same first KiB and the same 64 bytes before that place, all between two looks, is taken
+//! for grown. A file on a file system that does not tell when inodes were made, removed and replaced by one with the
+//! same number and the same beginning while the agent does not run, is taken for the old one.
 
+mod discover;
+mod events;
+mod identity;
+mod known;
+mod missing;
+mod packed;
 mod pattern;
+mod read;
+mod restart;
 mod settings;
-mod thin;
+mod telemetry;
+mod thread;
+mod watch;
+
+#[cfg(test)]
+mod tests;
 
 pub use pattern::{Pattern, PatternError};
 pub use settings::{Settings, Start};
 
 use super::checkpoints::Checkpoints;
 use super::settings::Input;
+use super::shape;
 use crate::intake::LogIntake;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use pegel_runtime::metrics::Registry;
+use rustix::event::{EventfdFlags, eventfd};
 use serde::Serialize;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How long somebody who asks for the status waits for the thread; it answers between two reads.
+const STATUS_WAIT: Duration = Duration::from_millis(250);
 
 /// How files fare.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Status {
-    /// How many files are known.
+    /// How many generations are known.
     pub known: usize,
-    /// Those with most that is unread, and those that are open.
+    /// How many are open.
+    pub open: usize,
+    /// How many went out of sight and are looked for.
+    pub missing: usize,
+    /// Delivery has no room: files wait.
+    pub waiting: bool,
+    /// All of them, those with most that is unread first; at most a thousand.
     pub files: Vec<FileStatus>,
 }
 
-/// How one file fares.
+/// How one generation of a file fares.
 #[derive(Debug, Clone, Serialize)]
 pub struct FileStatus {
     /// The input's name.
     pub input: String,
     /// Where it was first seen.
     pub path: String,
+    /// Where it is now, if that is elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub now_at: Option<String>,
     /// How many bytes it has.
     pub bytes: u64,
     /// How many of them were read.
@@ -40,8 +100,85 @@ pub struct FileStatus {
     pub lag_bytes: u64,
     /// For how long the oldest of them have.
     pub lag_seconds: f64,
-    /// What is done with it.
+    /// `idle`, `reading`, `renamed`, `removed`, `compressed`, `copy` or `missing`.
     pub state: &'static str,
+}
+
+/// A file that somebody else found: a container's.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// By which it is let go again.
+    pub key: String,
+    /// The file, by an absolute path.
+    pub path: PathBuf,
+    /// Labels of its streams, beside `filename` and those of the input; they win.
+    pub labels: Vec<(String, String)>,
+    /// What is made of its bytes, where that is not what the input says.
+    pub shape: Option<shape::Settings>,
+}
+
+/// Tells the thread which files to read for an input that has no patterns of its own.
+#[derive(Clone)]
+pub struct Feed {
+    input: usize,
+    shared: Arc<Shared>,
+}
+
+impl Feed {
+    /// A file is to be read, from its checkpoint or its beginning.
+    pub fn follow(&self, followed: Followed) {
+        self.tell(Told::Follow(self.input, followed));
+    }
+
+    /// A file gets no more: what is there of it is read to its end.
+    pub fn gone(&self, key: &str) {
+        self.tell(Told::Gone(self.input, key.to_owned()));
+    }
+
+    /// All files that there were at the start have been told of: what the checkpoints know beside them is gone.
+    pub fn complete(&self) {
+        self.tell(Told::Complete(self.input));
+    }
+
+    fn tell(&self, told: Told) {
+        self.shared.told.lock().push(told);
+        self.shared.wake();
+    }
+}
+
+#[derive(Debug)]
+enum Told {
+    Follow(usize, Followed),
+    Gone(usize, String),
+    Complete(usize),
+}
+
+/// What the thread and others share.
+struct Shared {
+    wake: Option<OwnedFd>,
+    told: Mutex<Vec<Told>>,
+    /// Somebody waits for the status.
+    asked: Mutex<(bool, Status)>,
+    answered: Condvar,
+}
+
+impl Shared {
+    fn new() -> Arc<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        Arc::new(Self {
+            wake: wake.ok(),
+            told: Mutex::default(),
+            asked: Mutex::default(),
+            answered: Condvar::new(),
+        })
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            // It only fails where it is as awake as it can be.
+            let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
+        }
+    }
 }
 
 /// What the thread works with.
@@ -56,27 +193,42 @@ pub(super) struct Parts {
 
 /// The thread of files.
 pub(super) struct Files {
-    status: Arc<Mutex<Status>>,
+    shared: Arc<Shared>,
     ended: CancellationToken,
 }
 
 impl Files {
     pub(super) fn start(parts: Parts) -> Self {
-        let status = Arc::new(Mutex::new(Status::default()));
+        let shared = Shared::new();
         let ended = CancellationToken::new();
-        let (shared, guard) = (status.clone(), ended.clone().drop_guard());
+        let (of_thread, guard) = (shared.clone(), ended.clone().drop_guard());
+        let (to_wake, shutdown) = (shared.clone(), parts.shutdown.clone());
+        tokio::spawn(async move {
+            shutdown.cancelled().await;
+            to_wake.wake();
+        });
         let thread = std::thread::Builder::new().name("logs".to_owned()).spawn(move || {
             let _ended = guard;
-            thin::run(parts, &shared);
+            thread::Thread::new(parts, of_thread).run();
         });
         if let Err(error) = thread {
             tracing::error!(%error, "cannot start the thread of log files: no file is read; restart the agent");
         }
-        Self { status, ended }
+        Self { shared, ended }
+    }
+
+    /// Feeds the input of that place in [`Parts::inputs`].
+    #[allow(dead_code)]
+    pub(super) fn feed(&self, input: usize) -> Feed {
+        Feed { input, shared: self.shared.clone() }
     }
 
     pub(super) fn status(&self) -> Status {
-        self.status.lock().clone()
+        let mut asked = self.shared.asked.lock();
+        asked.0 = true;
+        self.shared.wake();
+        self.shared.answered.wait_for(&mut asked, STATUS_WAIT);
+        asked.1.clone()
     }
 
     pub(super) async fn stopped(&self) {

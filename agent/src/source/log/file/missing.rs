@@ -1,0 +1,248 @@
+//! Generations that went out of sight, and where they are found again: under another name, in a copy, compressed.
+
+use super::identity::{Kind, Stat, Tail, beginning, begins_as};
+use super::known::{FileId, Generation};
+use super::packed::{Packed, kind_of};
+use super::thread::Thread;
+use crate::source::log::checkpoints::SourceKind;
+use std::fs::File;
+use std::os::unix::fs::{DirEntryExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What is known to be unread is looked for so long: the compression of a large file takes minutes.
+const LOOK_FOR: Duration = Duration::from_secs(600);
+/// And what may have been written after the last look, so long.
+const LOOK_FOR_MAYBE: Duration = Duration::from_secs(60);
+/// The next generation waits so long for one that has unread bytes.
+const HOLD_BACK: Duration = Duration::from_secs(5);
+/// At first it is looked for at each tick, later every ten seconds or when something happens in the directory.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_OFTEN_FOR: Duration = Duration::from_secs(2);
+
+/// A generation that is looked for.
+pub(super) struct Missing {
+    pub(super) id: FileId,
+    pub(super) generation: Generation,
+    pub(super) since: Instant,
+    /// How much of it is known to be unread.
+    pub(super) unread: u64,
+    pub(super) looked_at: Instant,
+    /// Something happened in its directory.
+    pub(super) stirred: bool,
+}
+
+/// Where a generation goes on.
+struct Place {
+    path: PathBuf,
+    stat: Stat,
+    kind: SourceKind,
+}
+
+impl Thread {
+    /// Where a generation's inode is, if it is in its directory.
+    pub(super) fn locate(&self, id: FileId) -> Option<PathBuf> {
+        let generation = self.known.generation(id)?;
+        self.directories(generation).into_iter().find_map(|dir| inode_in(&dir, generation))
+    }
+
+    /// The directory in which a generation was first seen, where it was last, and that of its link's target.
+    fn directories(&self, generation: &Generation) -> Vec<PathBuf> {
+        let mut dirs: Vec<PathBuf> = generation.label.parent().map(Path::to_owned).into_iter().collect();
+        dirs.extend(generation.path.as_deref().and_then(Path::parent).map(Path::to_owned));
+        let real = self.aliases.iter().find(|(_, listed)| **listed == generation.label);
+        dirs.extend(real.and_then(|(real, _)| real.parent()).map(Path::to_owned));
+        dirs.dedup();
+        dirs
+    }
+
+    /// A generation can't be opened any more: it is looked for.
+    pub(super) fn lose_sight(&mut self, id: FileId) {
+        self.open.remove(&id);
+        let Some(generation) = self.known.remove(id) else { return };
+        self.look_for(id, generation);
+    }
+
+    pub(super) fn look_for(&mut self, id: FileId, generation: Generation) {
+        if generation.source == 0 || (generation.print.bytes == 0 && generation.unread() == 0) {
+            if generation.source != 0 {
+                self.checkpoints.forget(generation.source);
+            }
+            return;
+        }
+        let now = Instant::now();
+        let unread = generation.unread();
+        self.missing.push(Missing { id, generation, since: now, unread, looked_at: now, stirred: false });
+        self.search(self.missing.len() - 1);
+    }
+
+    /// Whether a generation that others come after is not read yet.
+    pub(super) fn holds_back(&self, id: FileId) -> bool {
+        if let Some(generation) = self.known.generation(id) {
+            let partial = generation.reading.as_ref().is_some_and(|r| r.partial_since.is_some());
+            let packed = generation.kind != SourceKind::File
+                && generation.reading.as_ref().is_none_or(|reading| !reading.ended);
+            return generation.copy_of.is_none()
+                && (generation.queued || packed || (generation.unread() > 0 && !partial));
+        }
+        let missing = self.missing.iter().find(|missing| missing.id == id);
+        missing.is_some_and(|missing| missing.unread > 0 && missing.since.elapsed() < HOLD_BACK)
+    }
+
+    pub(super) fn last_ns_of(&self, id: FileId) -> i64 {
+        let missing = || self.missing.iter().find(|missing| missing.id == id).map(|m| m.generation.last_ns);
+        self.known.generation(id).map(|generation| generation.last_ns).or_else(missing).unwrap_or(0)
+    }
+
+    /// Something happened in a directory: what is missing from it may be there.
+    pub(super) fn stir(&mut self, dir: &Path) {
+        for missing in &mut self.missing {
+            missing.stirred |= missing.generation.label.parent() == Some(dir);
+        }
+    }
+
+    /// Looks for what is missing, and gives up what was looked for long enough.
+    pub(super) fn search_missing(&mut self, now: Instant) {
+        let mut nth = 0;
+        while nth < self.missing.len() {
+            let missing = &self.missing[nth];
+            let age = now.saturating_duration_since(missing.since);
+            let due = missing.stirred
+                || age < LOOK_OFTEN_FOR
+                || now.saturating_duration_since(missing.looked_at) >= LOOK_EVERY;
+            if due && self.search(nth) {
+                continue;
+            }
+            let missing = &self.missing[nth];
+            if age >= if missing.unread > 0 { LOOK_FOR } else { LOOK_FOR_MAYBE } {
+                let given_up = self.missing.swap_remove(nth);
+                self.give_up(&given_up);
+                continue;
+            }
+            nth += 1;
+        }
+    }
+
+    fn give_up(&mut self, missing: &Missing) {
+        let input = &self.inputs[usize::from(missing.generation.input)];
+        if missing.unread > 0 {
+            input.telemetry.lost_bytes.add(missing.unread);
+            tracing::warn!(
+                path = %missing.generation.label.display(),
+                unread_bytes = missing.unread,
+                "a log file went away before it was read, and no copy of it is there: these bytes are lost"
+            );
+        }
+        self.checkpoints.forget(missing.generation.source);
+    }
+
+    /// Looks for one; whether it was found and is known again.
+    pub(super) fn search(&mut self, nth: usize) -> bool {
+        self.missing[nth].stirred = false;
+        self.missing[nth].looked_at = Instant::now();
+        let Some(place) = self.find(&self.missing[nth].generation) else { return false };
+        let Missing { id, mut generation, .. } = self.missing.swap_remove(nth);
+        let input = usize::from(generation.input);
+        if let Some(other) = self.known.of_inode(input, &place.stat) {
+            // It was taken for a generation of its own that might be a copy, and it is.
+            self.open.remove(&other);
+            self.known.remove(other);
+        }
+        if !generation.is(&place.stat) || generation.kind != place.kind {
+            self.inputs[input].telemetry.recovered.inc();
+        }
+        generation.path = Some(place.path.into());
+        generation.kind = place.kind;
+        generation.bytes = if place.kind == SourceKind::File { place.stat.bytes } else { generation.offset };
+        (generation.device, generation.inode) = (place.stat.device, place.stat.inode);
+        generation.born_ns = place.stat.born_ns;
+        generation.queued = false;
+        generation.reading = None;
+        self.checkpoints.describe(generation.source, generation.described(&self.inputs[input].name));
+        self.known.add_again(id, generation);
+        self.activate(id);
+        true
+    }
+
+    fn find(&self, generation: &Generation) -> Option<Place> {
+        let stem = stem_of(&generation.label)?;
+        for dir in self.directories(generation) {
+            if generation.kind == SourceKind::File
+                && let Some(path) = inode_in(&dir, generation)
+                && let Ok(stat) = Stat::of(&path)
+                && self.is_free(generation, &stat)
+                && File::open(&path).is_ok_and(|file| goes_on(&file, &stat, generation))
+            {
+                return Some(Place { path, stat, kind: SourceKind::File });
+            }
+            let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+            let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+            names.retain(|name| name.as_encoded_bytes().starts_with(stem));
+            names.sort();
+            for name in names {
+                let path = dir.join(name);
+                if *path == *generation.label {
+                    continue;
+                }
+                let Ok(stat) = Stat::of(&path) else { continue };
+                if stat.kind != Kind::File || !self.is_free(generation, &stat) {
+                    continue;
+                }
+                let Ok(file) = File::open(&path) else { continue };
+                let kind = kind_of(&path).unwrap_or(SourceKind::File);
+                let found = match kind {
+                    SourceKind::File => goes_on(&file, &stat, generation),
+                    packed => holds(file, packed, generation),
+                };
+                if found {
+                    return Some(Place { path, stat, kind });
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether an inode is no other generation's.
+    fn is_free(&self, generation: &Generation, stat: &Stat) -> bool {
+        let known = self.known.of_inode(usize::from(generation.input), stat);
+        known.and_then(|id| self.known.generation(id)).is_none_or(|other| other.copy_of.is_some())
+    }
+}
+
+/// What the names of all that becomes of a file begin with: its own up to the first full stop.
+fn stem_of(label: &Path) -> Option<&[u8]> {
+    let name = label.file_name()?.as_encoded_bytes();
+    let end = name.iter().skip(1).position(|byte| *byte == b'.').map_or(name.len(), |at| at + 1);
+    Some(&name[..end])
+}
+
+fn inode_in(dir: &Path, generation: &Generation) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(dir).ok()?;
+    let same = entries.flatten().filter(|entry| entry.ino() == generation.inode);
+    same.map(|entry| entry.path()).find(|path| Stat::of(path).is_ok_and(|stat| generation.is(&stat)))
+}
+
+/// Whether a plain file has what a generation had, as far as it was read.
+pub(super) fn goes_on(file: &File, stat: &Stat, generation: &Generation) -> bool {
+    if stat.bytes < generation.offset {
+        return false;
+    }
+    let begins = beginning(file).is_ok_and(|begins| begins_as(&begins, generation.print));
+    let Tail { bytes, .. } = generation.tail;
+    let mut before = vec![0; usize::from(bytes)];
+    let at = generation.offset.saturating_sub(u64::from(bytes));
+    begins && file.read_exact_at(&mut before, at).is_ok() && generation.tail.is(&before)
+}
+
+/// Whether a compressed file has it.
+fn holds(file: File, kind: SourceKind, generation: &Generation) -> bool {
+    let Ok(mut packed) = Packed::new(file, kind) else { return false };
+    let print = generation.print;
+    let begins = packed.read(0, print.bytes as usize).is_ok_and(|(bytes, _)| begins_as(bytes, print));
+    let tail = generation.tail;
+    let at = generation.offset.saturating_sub(u64::from(tail.bytes));
+    begins
+        && packed.read(at, usize::from(tail.bytes)).is_ok_and(|(bytes, _)| tail.is(bytes))
+        // Half a file is an error, and it is looked at again.
+        && packed.read(generation.offset, 1).is_ok()
+}

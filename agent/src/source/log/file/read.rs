@@ -1,0 +1,417 @@
+//! A generation's turn: opened, compared with what is known of it, read, shaped.
+
+use super::identity::{PRINT_BYTES, Stat, Tail, beginning, begins_as, print_of};
+use super::known::{Content, FileId, Reading};
+use super::packed::Packed;
+use super::thread::{Thread, Visit};
+use crate::source::log::checkpoints::SourceKind;
+use crate::source::log::cutter::BLOCK_TEXT_BYTES;
+use crate::source::log::origin::Range;
+use crate::source::log::shape::{Chunk, End};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is read of one file before the next one's turn.
+const READ_BYTES: usize = 256 << 10;
+/// The most that is read where an entry does not end; the shaper makes entries of so much in any case.
+const READ_MOST_BYTES: usize = (1 << 20) + (64 << 10);
+/// What is left at the end though more comes is an entry after so many times the wait for more.
+const PARTIAL_WAITS: u32 = 5;
+
+/// What came of reading.
+enum Outcome {
+    /// There is more.
+    More,
+    /// It is read to its end, for now.
+    End,
+    /// It is another content than before.
+    Truncated,
+    /// It can't be read.
+    Failed(io::Error),
+}
+
+impl Thread {
+    pub(super) fn visit(&mut self, id: FileId) -> Visit {
+        let Some(generation) = self.known.generation(id) else { return Visit::Idle };
+        let (input, after) = (usize::from(generation.input), generation.after);
+        if self.held.contains(&generation.source) || !self.inputs[input].is_ready(&generation.label) {
+            return Visit::Later;
+        }
+        if let Some(original) = generation.copy_of {
+            return self.visit_copy(id, original);
+        }
+        match self.try_open(id) {
+            Opened::Yes => {}
+            Opened::Gone => {
+                self.lose_sight(id);
+                return Visit::Idle;
+            }
+            Opened::Later => return Visit::Later,
+        }
+        if let Some(before) = after {
+            if self.holds_back(before) {
+                return Visit::Waits;
+            }
+            let floor = self.last_ns_of(before);
+            if let Some(generation) = self.known.generation_mut(id) {
+                generation.after = None;
+                generation.last_ns = generation.last_ns.max(floor);
+            }
+        }
+        let Some(mut reading) = self.known.generation_mut(id).and_then(|g| g.reading.take()) else {
+            return Visit::Idle;
+        };
+        let outcome = self.read(id, &mut reading);
+        if let Some(generation) = self.known.generation_mut(id) {
+            generation.reading = Some(reading);
+        }
+        match outcome {
+            Outcome::More => Visit::More,
+            Outcome::End => Visit::Idle,
+            Outcome::Truncated => {
+                self.truncated(id);
+                Visit::Idle
+            }
+            Outcome::Failed(error) => {
+                if let Some(generation) = self.known.generation(id) {
+                    let path = generation.path.as_ref().unwrap_or(&generation.label);
+                    tracing::warn!(path = %path.display(), %error, "cannot read a log file; it is tried again");
+                }
+                Visit::Later
+            }
+        }
+    }
+
+    /// Reads a piece and shapes it.
+    fn read(&mut self, id: FileId, reading: &mut Reading) -> Outcome {
+        let now = Instant::now();
+        let Some(generation) = self.known.generation(id) else { return Outcome::End };
+        let (offset, tail) = (generation.offset, generation.tail);
+        let mut size = u64::MAX;
+        if let Content::Plain(file) = &reading.content {
+            let stat = match Stat::of_open(file) {
+                Ok(stat) => stat,
+                Err(error) => return Outcome::Failed(error),
+            };
+            if stat.bytes < offset || stat.bytes < u64::from(generation.print.bytes) {
+                return Outcome::Truncated;
+            }
+            if !reading.compared || (generation.print.bytes as usize) < PRINT_BYTES {
+                let begins = match beginning(file) {
+                    Ok(begins) => begins,
+                    Err(error) => return Outcome::Failed(error),
+                };
+                if !begins_as(&begins, generation.print) {
+                    return Outcome::Truncated;
+                }
+                if begins.len() > generation.print.bytes as usize {
+                    self.known_better(id, &begins);
+                }
+            }
+            reading.compared = true;
+            size = stat.bytes;
+        }
+        let Some(generation) = self.known.generation_mut(id) else { return Outcome::End };
+        if size != u64::MAX && size != generation.bytes {
+            generation.bytes = size;
+            reading.grown_at = now;
+        }
+        if size == offset {
+            reading.compared = false;
+            (reading.partial_since, reading.mark) = (None, None);
+            return Outcome::End;
+        }
+        if size != u64::MAX && reading.mark.is_none_or(|(bytes, _)| bytes <= offset) {
+            reading.mark = Some((size, now));
+        }
+        let label = generation.label.clone();
+        let mut want = READ_BYTES;
+        let mut full = false;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let outcome = loop {
+            let (bytes, end) = match &mut reading.content {
+                Content::Plain(file) => match read_from(file, offset, tail, want, &mut buffer) {
+                    Ok(Some(bytes)) => {
+                        let end = offset + bytes.len() as u64 >= size || bytes.is_empty();
+                        (bytes, end)
+                    }
+                    Ok(None) => break Outcome::Truncated,
+                    Err(error) => break Outcome::Failed(error),
+                },
+                Content::Packed(packed) => match packed.read(offset, want) {
+                    Ok(read) => read,
+                    Err(error) => break Outcome::Failed(error),
+                },
+            };
+            let packed_end = end && size == u64::MAX;
+            let flush_after = self.inputs_flush_after(id, &label);
+            let silent = end && now.saturating_duration_since(reading.grown_at) >= flush_after;
+            let old = reading
+                .partial_since
+                .is_some_and(|since| now.saturating_duration_since(since) >= flush_after * PARTIAL_WAITS);
+            let flush = packed_end || silent || old || want >= READ_MOST_BYTES;
+            let consumed = shape(
+                &mut self.inputs,
+                &mut self.cutter,
+                &mut self.known,
+                id,
+                bytes,
+                if flush { End::Flush } else { End::More },
+            );
+            let left = bytes.len() - consumed.bytes;
+            if consumed.bytes == 0 && !end && !consumed.full {
+                want = (2 * want).min(READ_MOST_BYTES);
+                continue;
+            }
+            if consumed.bytes > 0 {
+                reading.partial_since = None;
+            }
+            full = consumed.full;
+            if full || !end {
+                break Outcome::More;
+            }
+            if left > 0 {
+                reading.partial_since.get_or_insert(now);
+            } else if packed_end {
+                reading.ended = true;
+            }
+            break Outcome::End;
+        };
+        self.buffer = buffer;
+        if matches!(outcome, Outcome::End) {
+            reading.compared = false;
+            if self.known.generation(id).is_some_and(|generation| generation.unread() == 0) {
+                reading.mark = None;
+            }
+        }
+        if full || self.cutter.is_full() {
+            self.cut();
+        }
+        outcome
+    }
+
+    fn inputs_flush_after(&self, id: FileId, label: &Path) -> std::time::Duration {
+        let input = self.known.generation(id).map_or(0, |generation| usize::from(generation.input));
+        self.inputs[input].flush_after(label)
+    }
+
+    /// More of a generation's beginning is there than when it was looked at.
+    fn known_better(&mut self, id: FileId, begins: &[u8]) {
+        let Some(generation) = self.known.generation_mut(id) else { return };
+        generation.print = print_of(begins);
+        if generation.source != 0 {
+            let described = generation.described(&self.inputs[usize::from(generation.input)].name);
+            self.checkpoints.describe(generation.source, described);
+        }
+    }
+
+    /// Opens a generation, wherever it is.
+    pub(super) fn try_open(&mut self, id: FileId) -> Opened {
+        if self.known.generation(id).is_some_and(|generation| generation.reading.is_some()) {
+            return Opened::Yes;
+        }
+        if self.open.len() >= self.max_open && !self.close_one() {
+            return Opened::Later;
+        }
+        let Some(generation) = self.known.generation(id) else { return Opened::Gone };
+        let path = generation.path.clone();
+        let file = match path.map(|path| File::open(&path)) {
+            Some(Ok(file)) if Stat::of_open(&file).is_ok_and(|stat| generation.is(&stat)) => file,
+            Some(Err(error)) if !is_gone(&error) => {
+                let path = generation.path.as_ref().unwrap_or(&generation.label);
+                tracing::debug!(path = %path.display(), %error, "cannot open a log file; it is tried again");
+                return Opened::Later;
+            }
+            _ => {
+                let Some(path) = self.locate(id) else { return Opened::Gone };
+                let Ok(file) = File::open(&path) else { return Opened::Gone };
+                let shared: Arc<Path> = path.into();
+                self.known.put(id, Some(shared));
+                file
+            }
+        };
+        let Some(generation) = self.known.generation_mut(id) else { return Opened::Gone };
+        if !Stat::of_open(&file).is_ok_and(|stat| generation.is(&stat)) {
+            return Opened::Gone;
+        }
+        let content = match generation.kind {
+            SourceKind::File | SourceKind::Journal => Content::Plain(file),
+            packed => match Packed::new(file, packed) {
+                Ok(packed) => Content::Packed(packed),
+                Err(_) => return Opened::Gone,
+            },
+        };
+        generation.reading = Some(Box::new(Reading {
+            content,
+            compared: false,
+            grown_at: Instant::now(),
+            partial_since: None,
+            mark: None,
+            ended: false,
+        }));
+        self.open.insert(id);
+        Opened::Yes
+    }
+
+    /// Closes a generation that has nothing unread and can be opened again.
+    fn close_one(&mut self) -> bool {
+        let found = self.open.iter().copied().find(|id| {
+            self.known.generation(*id).is_none_or(|g| !g.queued && g.path.is_some() && g.unread() == 0)
+        });
+        found.inspect(|id| self.close(*id)).is_some()
+    }
+
+    pub(super) fn close(&mut self, id: FileId) {
+        self.open.remove(&id);
+        if let Some(generation) = self.known.generation_mut(id) {
+            generation.reading = None;
+        }
+    }
+
+    /// An open generation at the tick: what nobody told of, half lines, the end of being open.
+    pub(super) fn tick_open(&mut self, id: FileId, now: Instant) {
+        let Some(generation) = self.known.generation(id) else {
+            self.open.remove(&id);
+            return;
+        };
+        let Some(reading) = &generation.reading else { return };
+        let quiet = now.saturating_duration_since(reading.grown_at);
+        let flush_after = self.inputs[usize::from(generation.input)].flush_after(&generation.label);
+        if generation.queued {
+            return;
+        }
+        let stat = match &reading.content {
+            Content::Plain(file) => Stat::of_open(file).ok(),
+            Content::Packed(_) if reading.ended => return self.finish(id),
+            Content::Packed(_) => return self.activate(id),
+        };
+        let Some(stat) = stat else { return };
+        if stat.bytes != generation.bytes || (reading.partial_since.is_some() && quiet >= flush_after) {
+            return self.activate(id);
+        }
+        if quiet < self.pace.idle_after || generation.unread() > 0 {
+            return;
+        }
+        if generation.path.is_some() {
+            return self.close(id);
+        }
+        match self.locate(id).filter(|_| stat.links > 0) {
+            Some(path) => {
+                self.known.put(id, Some(path.into()));
+                self.close(id);
+            }
+            None => self.finish(id),
+        }
+    }
+
+    /// A generation is read to its end and can't get more.
+    pub(super) fn finish(&mut self, id: FileId) {
+        self.open.remove(&id);
+        let Some(generation) = self.known.remove(id) else { return };
+        let input = &mut self.inputs[usize::from(generation.input)];
+        input.telemetry.lost_bytes.add(generation.unread());
+        if generation.source != 0 {
+            self.checkpoints.forget(generation.source);
+        }
+        let nth = usize::from(generation.input);
+        if self.known.at(nth, &generation.label).is_none() && input.left.get(&generation.label) != Some(&id) {
+            input.floors.remove(&generation.label);
+        }
+        if input.followed.get(&generation.label).is_some_and(|f| f.gone)
+            && self.known.at(usize::from(generation.input), &generation.label).is_none()
+        {
+            input.followed.remove(&generation.label);
+        }
+    }
+}
+
+/// What came of opening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opened {
+    Yes,
+    /// It is not there any more.
+    Gone,
+    /// It can't be opened now: no descriptor is left, or it may not be read.
+    Later,
+}
+
+/// What was made of a piece.
+pub(super) struct Consumed {
+    pub(super) bytes: usize,
+    /// The block is full.
+    pub(super) full: bool,
+}
+
+/// Shapes bytes at a generation's offset, and moves it.
+pub(super) fn shape(
+    inputs: &mut [super::thread::InputState],
+    cutter: &mut crate::source::log::cutter::Cutter,
+    known: &mut super::known::Known,
+    id: FileId,
+    bytes: &[u8],
+    end: End,
+) -> Consumed {
+    let none = Consumed { bytes: 0, full: false };
+    let Some(generation) = known.generation_mut(id) else { return none };
+    let input = &mut inputs[usize::from(generation.input)];
+    // Whichever generation of the path was read last: a stream's times rise.
+    let floor_ns = input.floors.get(&generation.label).copied().unwrap_or(0).max(generation.last_ns);
+    let (labels, shaper) = input.shaping(&generation.label);
+    let chunk =
+        Chunk { bytes, offset: generation.offset, base_ns: cutter.begin(), floor_ns, end, again: false };
+    let shaped = shaper.shape(&labels, chunk, BLOCK_TEXT_BYTES, cutter.builder());
+    let consumed = shaped.consumed.min(bytes.len());
+    cutter.cover(Range {
+        source: generation.source,
+        from: generation.offset,
+        to: generation.offset + consumed as u64,
+        floor_ns,
+        last_ns: shaped.last_ns,
+        entries: shaped.entries,
+        ..Range::default()
+    });
+    if consumed > 0 {
+        // What a tail lacks for a short piece is not made up from the one before.
+        generation.tail = Tail::of(&bytes[..consumed]);
+        generation.offset += consumed as u64;
+        generation.last_ns = shaped.last_ns;
+        input.floors.insert(generation.label.clone(), shaped.last_ns);
+        input.telemetry.bytes_read.add(consumed as u64);
+    }
+    Consumed { bytes: consumed, full: shaped.full }
+}
+
+/// Reads from an offset on; none if the bytes before it are not the tail.
+fn read_from<'a>(
+    file: &File,
+    offset: u64,
+    tail: Tail,
+    want: usize,
+    buffer: &'a mut Vec<u8>,
+) -> io::Result<Option<&'a [u8]>> {
+    let before = usize::from(tail.bytes);
+    buffer.resize((before + want).max(buffer.len()), 0);
+    let from = offset - before as u64;
+    let mut read = 0;
+    while read < before + want {
+        match file.read_at(&mut buffer[read..before + want], from + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if read < before || !tail.is(&buffer[..before]) {
+        return Ok(None);
+    }
+    Ok(Some(&buffer[before..read]))
+}
+
+/// Whether an error says that a path leads nowhere.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}

@@ -1,0 +1,361 @@
+//! The start: sources of the checkpoints are found again, and blocks that may have been sent before are built again.
+
+use super::discover::{Found, discover};
+use super::identity::{Kind, PRINT_BYTES, Stat, beginning, begins_as, print_of};
+use super::known::{FileId, Generation};
+use super::missing::goes_on;
+use super::packed::{Packed, is_packed, kind_of};
+use super::thread::Thread;
+use crate::source::log::checkpoints::{Described, SourceId, SourceKind};
+use crate::source::log::origin::{Origin, Range};
+use crate::source::log::shape::{Chunk, End};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::{DirEntryExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Blocks of containers' files wait so long for the containers' names.
+const WAIT_FOR_FEED: Duration = Duration::from_secs(15);
+
+/// A block that is built again is not cut: it is what it was.
+const NO_LIMIT: usize = usize::MAX;
+
+/// Directories with the inodes in them, read once.
+type Listings = HashMap<PathBuf, HashMap<u64, OsString>>;
+
+impl Thread {
+    /// Finds the sources that the checkpoints know, then new files.
+    pub(super) fn begin(&mut self) {
+        let mut sources_of: HashMap<SourceId, usize> = HashMap::new();
+        for input in 0..self.inputs.len() {
+            let name = self.inputs[input].name.clone();
+            let sources = self.checkpoints.sources(&name);
+            let first_start = sources.is_empty();
+            let found = if self.inputs[input].fed {
+                Found::default()
+            } else {
+                discover(&self.inputs[input].settings, Path::new("/"))
+            };
+            let mut listings = Listings::new();
+            let mut last: HashMap<Arc<Path>, FileId> = HashMap::new();
+            for (source, described) in sources {
+                sources_of.insert(source, input);
+                let label = described.path.clone();
+                let id = self.resume(input, source, described, &mut listings);
+                if let Some(before) = last.insert(label, id)
+                    && let Some(generation) = self.known.generation_mut(id)
+                {
+                    generation.after = Some(before);
+                }
+            }
+            self.unseen(input, &mut last);
+            // Names that have been taken by somebody new meanwhile.
+            for (label, id) in last {
+                if self.known.at(input, &label).is_none() {
+                    self.inputs[input].left.insert(label, id);
+                }
+            }
+            self.absorb(input, found, first_start);
+        }
+        let known =
+            self.known.ids().into_iter().filter_map(|id| Some((self.known.generation(id)?.source, id)));
+        let missing = self.missing.iter().map(|missing| (missing.generation.source, missing.id));
+        let by_source: HashMap<_, _> = known.chain(missing).collect();
+        for origin in self.checkpoints.outstanding() {
+            if origin.ranges.iter().any(|range| sources_of.contains_key(&range.source)) {
+                for source in origin.ranges.iter().map(|range| range.source) {
+                    self.held.insert(source);
+                    self.by_source.extend(by_source.get(&source).map(|id| (source, *id)));
+                }
+                self.outstanding.push_back(origin);
+            }
+        }
+    }
+
+    /// Finds a source's file, or begins to look for it.
+    fn resume(
+        &mut self,
+        input: usize,
+        source: SourceId,
+        described: Described,
+        listings: &mut Listings,
+    ) -> FileId {
+        let place = self.checkpoints.resume(source);
+        let floor = self.inputs[input].floors.entry(described.path.clone()).or_default();
+        *floor = place.last_ns.max(*floor);
+        let mut generation = Generation {
+            input: input as u16,
+            source,
+            kind: described.kind,
+            label: described.path.clone(),
+            path: None,
+            device: described.device,
+            inode: described.inode,
+            born_ns: described.born_ns,
+            print: described.print,
+            offset: place.offset,
+            last_ns: place.last_ns,
+            tail: super::identity::Tail::default(),
+            bytes: place.offset,
+            after: None,
+            copy_of: None,
+            queued: false,
+            reading: None,
+        };
+        if let Some((path, stat)) = whereabouts(&generation, listings)
+            && self
+                .known
+                .of_inode(input, &stat)
+                .is_none_or(|id| !self.known.generation(id).is_some_and(|g| g.is(&stat)))
+            && is_still(&path, &stat, &generation)
+        {
+            let path: Arc<Path> =
+                if *path == *generation.label { generation.label.clone() } else { path.into() };
+            if let Some(dir) = path.parent() {
+                self.watch.add(dir);
+            }
+            self.watch_link(&path);
+            generation.path = Some(path);
+            generation.bytes =
+                if generation.kind == SourceKind::File { stat.bytes } else { generation.offset };
+            let unread = generation.unread() > 0 || generation.kind != SourceKind::File;
+            let id = self.known.add(generation);
+            if unread {
+                self.activate(id);
+            }
+            return id;
+        }
+        // Under a number of its own, so that others can come after it.
+        let id = self.known.add(generation);
+        if let Some(generation) = self.known.remove(id) {
+            self.look_for(id, generation);
+        }
+        id
+    }
+
+    /// Generations that came and were rotated while no agent ran: files whose names go on where that of a known one
+    /// ends, younger than the last record, and of another content than anything known.
+    fn unseen(&mut self, input: usize, last: &mut HashMap<Arc<Path>, FileId>) {
+        let Some(since) = self.checkpoints.written_before() else { return };
+        let mut dirs: Vec<PathBuf> =
+            last.keys().filter_map(|label| label.parent().map(Path::to_owned)).collect();
+        dirs.sort();
+        dirs.dedup();
+        let mut unseen = Vec::new();
+        for entry in dirs.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten() {
+            let path = entry.path();
+            let Some(label) = longer_than(&path, last) else { continue };
+            let Ok(modified) = entry.metadata().and_then(|meta| meta.modified()) else { continue };
+            if modified >= since && !self.inputs[input].settings.leaves_out(&path) {
+                unseen.push((modified, label, path));
+            }
+        }
+        unseen.sort();
+        for (_, label, path) in unseen {
+            let Ok(stat) = Stat::of(&path) else { continue };
+            let known = self.known.of_inode(input, &stat).and_then(|id| self.known.generation(id));
+            if stat.kind != Kind::File || known.is_some_and(|generation| generation.is(&stat)) {
+                continue;
+            }
+            let Some((kind, begins)) = begins_with(&path) else { continue };
+            let of_label = self.known.iter().chain(self.missing.iter().map(|missing| &missing.generation));
+            let seen = of_label
+                .filter(|g| usize::from(g.input) == input && g.label == label)
+                .any(|g| g.print.bytes > 0 && begins_as(&begins, g.print));
+            if begins.is_empty() || seen {
+                continue;
+            }
+            let mut generation = Self::generation(input, &label, &stat);
+            generation.kind = kind;
+            generation.path = Some(path.into());
+            generation.print = print_of(&begins);
+            if kind != SourceKind::File {
+                generation.bytes = 0;
+            }
+            generation.source = self.checkpoints.source(generation.described(&self.inputs[input].name));
+            generation.after = last.get(&label).copied();
+            let id = self.known.add(generation);
+            self.activate(id);
+            last.insert(label, id);
+        }
+    }
+
+    /// Builds blocks again, as far as delivery has room for them.
+    pub(super) fn rebuild(&mut self) {
+        while self.pending.is_none() {
+            let Some(origin) = self.outstanding.front() else { break };
+            let late = self.started_at.elapsed() >= WAIT_FOR_FEED;
+            if !late && !origin.ranges.iter().all(|range| self.can_shape(range.source)) {
+                return;
+            }
+            let Some(origin) = self.outstanding.pop_front() else { break };
+            if !self.cutter.is_empty() {
+                // What others read meanwhile.
+                self.cut();
+                if self.pending.is_some() {
+                    self.outstanding.push_front(origin);
+                    return;
+                }
+            }
+            self.build_again(&origin);
+            self.held.clear();
+            let sources = self.outstanding.iter().flat_map(|origin| &origin.ranges).map(|range| range.source);
+            self.held.extend(sources);
+        }
+    }
+
+    fn can_shape(&self, source: SourceId) -> bool {
+        let generation = self.by_source(source);
+        generation.is_none_or(|(_, g)| {
+            let input = &self.inputs[usize::from(g.input)];
+            input.is_ready(&g.label) || input.complete
+        })
+    }
+
+    /// A source's generation, known or missing.
+    fn by_source(&self, source: SourceId) -> Option<(FileId, &Generation)> {
+        let id = *self.by_source.get(&source)?;
+        let missing = || self.missing.iter().find(|missing| missing.id == id).map(|m| &m.generation);
+        Some((id, self.known.generation(id).or_else(missing)?))
+    }
+
+    fn build_again(&mut self, intended: &Origin) {
+        self.cutter.begin_again(intended.base_ns);
+        let mut lost = 0;
+        for range in &intended.ranges {
+            if !self.shape_again(range, intended.base_ns) {
+                lost += u64::from(range.entries);
+                // Whatever becomes of the source, its place is behind what is counted as lost.
+                self.checkpoints.pass(vec![range.clone()]);
+            }
+        }
+        if lost > 0 {
+            tracing::warn!(
+                entries = lost,
+                "entries that were in memory at the kill can't be read again: lost"
+            );
+            self.cutter.intake().lost_in_crash(lost);
+        }
+        let again = self.cutter.finish_again(intended);
+        let same = again.as_ref().and_then(|logs| Origin::from_bytes(&logs.origin));
+        if same.is_none_or(|origin| origin.intent != intended.intent) {
+            self.checkpoints.withdraw(intended.intent);
+        }
+        if let Some(logs) = again {
+            self.offer(logs);
+        }
+    }
+
+    /// Shapes a range again; whether its bytes were there.
+    fn shape_again(&mut self, range: &Range, base_ns: i64) -> bool {
+        let Some((_, generation)) = self.by_source(range.source) else { return false };
+        let (input, label) = (usize::from(generation.input), generation.label.clone());
+        if !self.inputs[input].is_ready(&label) {
+            return false;
+        }
+        let Some(path) = generation.path.clone() else { return false };
+        let Some(bytes) = bytes_of(&path, generation.kind, range) else { return false };
+        let (labels, shaper) = self.inputs[input].shaping(&label);
+        let mut at = 0;
+        let mut last_ns = range.floor_ns;
+        let mut entries = 0;
+        while at < bytes.len() {
+            let chunk = Chunk {
+                bytes: &bytes[at..],
+                offset: range.from + at as u64,
+                base_ns,
+                floor_ns: last_ns,
+                end: End::Flush,
+                again: true,
+            };
+            let shaped = shaper.shape(&labels, chunk, NO_LIMIT, self.cutter.builder());
+            at += shaped.consumed.min(bytes.len() - at);
+            last_ns = shaped.last_ns;
+            entries += shaped.entries;
+            if shaped.consumed == 0 {
+                break;
+            }
+        }
+        self.cutter.cover(Range { to: range.from + at as u64, last_ns, entries, ..range.clone() });
+        if at < bytes.len() {
+            // Another configuration makes more of the bytes than a block holds: the rest is read as if it were new.
+            tracing::warn!(path = %label.display(), "a block can't be built again as it was; some lines may be repeated");
+        }
+        true
+    }
+}
+
+/// The known path that a path's name goes on from.
+fn longer_than(path: &Path, labels: &HashMap<Arc<Path>, FileId>) -> Option<Arc<Path>> {
+    let name = path.file_name()?.to_str()?;
+    let ends = name.char_indices().filter(|(at, c)| *at > 0 && matches!(c, '.' | '-' | '_'));
+    let mut shorter = ends.map(|(at, _)| path.with_file_name(&name[..at]));
+    shorter.find_map(|shorter| labels.get_key_value(&*shorter)).map(|(label, _)| label.clone())
+}
+
+/// What a file is and how its content begins; none if it can't be read, or is of no kind that can.
+fn begins_with(path: &Path) -> Option<(SourceKind, Vec<u8>)> {
+    let file = File::open(path).ok()?;
+    match kind_of(path) {
+        Some(kind) => {
+            let mut packed = Packed::new(file, kind).ok()?;
+            let (bytes, _) = packed.read(0, PRINT_BYTES).ok()?;
+            Some((kind, bytes.to_vec()))
+        }
+        None if is_packed(path) => None,
+        None => Some((SourceKind::File, beginning(&file).ok()?)),
+    }
+}
+
+/// The bytes of a range, all of them or none.
+fn bytes_of(path: &Path, kind: SourceKind, range: &Range) -> Option<Vec<u8>> {
+    let want = usize::try_from(range.to.checked_sub(range.from)?).ok()?;
+    // A block's text is bounded, and so is what a step may leave out of it.
+    let file = File::open(path).ok()?;
+    if kind == SourceKind::File {
+        if file.metadata().ok()?.len() < range.to {
+            return None;
+        }
+        let mut bytes = vec![0; want];
+        file.read_exact_at(&mut bytes, range.from).ok()?;
+        return Some(bytes);
+    }
+    let mut packed = Packed::new(file, kind).ok()?;
+    let (bytes, _) = packed.read(range.from, want).ok()?;
+    (bytes.len() == want).then(|| bytes.to_vec())
+}
+
+/// Where a generation's inode is: at its path, or beside it.
+fn whereabouts(generation: &Generation, listings: &mut Listings) -> Option<(PathBuf, Stat)> {
+    let of = |path: PathBuf| {
+        let stat = Stat::of(&path).ok()?;
+        (stat.kind == Kind::File && generation.is(&stat)).then_some((path, stat))
+    };
+    if let Some(found) = of(generation.label.to_path_buf()) {
+        return Some(found);
+    }
+    let mut dirs = vec![generation.label.parent()?.to_owned()];
+    // A link's target may have been rotated beside where it was.
+    dirs.extend(generation.label.canonicalize().ok().and_then(|real| Some(real.parent()?.to_owned())));
+    dirs.dedup();
+    dirs.into_iter().find_map(|dir| {
+        let listing = listings.entry(dir.clone()).or_insert_with(|| {
+            let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+            entries.map(|entry| (entry.ino(), entry.file_name())).collect()
+        });
+        of(dir.join(listing.get(&generation.inode)?))
+    })
+}
+
+/// Whether an inode still holds what a generation had.
+fn is_still(path: &Path, stat: &Stat, generation: &Generation) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    if generation.kind == SourceKind::File {
+        return goes_on(&file, stat, generation);
+    }
+    let Ok(mut packed) = Packed::new(file, generation.kind) else { return false };
+    packed.read(0, generation.print.bytes as usize).is_ok_and(|(bytes, _)| begins_as(bytes, generation.print))
+}

@@ -1,0 +1,61 @@
+//! Metrics of log files.
+
+use pegel_runtime::metrics::{Counter, Gauge, Registry};
+
+/// Those of one input.
+pub(super) struct Telemetry {
+    pub(super) bytes_read: Counter,
+    pub(super) rotations: Counter,
+    pub(super) truncations: Counter,
+    pub(super) recovered: Counter,
+    pub(super) lost_bytes: Counter,
+    pub(super) files: Gauge,
+    pub(super) open: Gauge,
+    pub(super) lag_bytes: Gauge,
+    pub(super) lag_seconds: Gauge,
+}
+
+impl Telemetry {
+    pub(super) fn new(input: &str, registry: &Registry) -> Self {
+        let labels = [("input", input)];
+        Self {
+            bytes_read: registry.counter(
+                "pegel_log_bytes_read_total",
+                "Bytes of log files that became entries or were left out.",
+                &labels,
+            ),
+            rotations: registry.counter(
+                "pegel_log_rotations_total",
+                "Log files that were renamed, removed or replaced.",
+                &labels,
+            ),
+            truncations: registry.counter(
+                "pegel_log_truncations_total",
+                "Log files that were truncated or written anew in their place.",
+                &labels,
+            ),
+            recovered: registry.counter(
+                "pegel_log_recovered_generations_total",
+                "Generations of log files that were read on in a copy or a compressed form.",
+                &labels,
+            ),
+            lost_bytes: registry.counter(
+                "pegel_log_lost_bytes_total",
+                "Bytes of log files that were known to be there and could not be read any more.",
+                &labels,
+            ),
+            files: registry.gauge("pegel_log_files", "Log files that are known.", &labels),
+            open: registry.gauge("pegel_log_open_files", "Log files that are open.", &labels),
+            lag_bytes: registry.gauge(
+                "pegel_log_lag_bytes",
+                "Bytes of log files that are not read yet.",
+                &labels,
+            ),
+            lag_seconds: registry.gauge(
+                "pegel_log_lag_seconds",
+                "For how long the oldest unread bytes have waited in their file.",
+                &labels,
+            ),
+        }
+    }
+}
