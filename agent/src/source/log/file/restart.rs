@@ -176,10 +176,18 @@ impl Thread {
                 generation.bytes = 0;
             }
             generation.source = self.checkpoints.source(generation.described(&self.inputs[input].name));
-            generation.after = last.get(&label).copied();
+            // What holds the path still was truncated since: it comes after its copies.
+            let holder = self.known.at(input, &label).filter(|id| last.get(&label) == Some(id));
+            let holder_after = holder.and_then(|id| self.known.generation(id)).map(|holder| holder.after);
+            generation.after = holder_after.unwrap_or_else(|| last.get(&label).copied());
             let id = self.known.add(generation);
             self.activate(id);
-            last.insert(label, id);
+            match holder.and_then(|holder| self.known.generation_mut(holder)) {
+                Some(holder) => holder.after = Some(id),
+                None => {
+                    last.insert(label, id);
+                }
+            }
         }
     }
 

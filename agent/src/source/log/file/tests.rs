@@ -303,7 +303,11 @@ impl World {
             // What was first seen under a rotated name that matches is a stream of its own.
             let rotated = self.backend.rotated(&path).len();
             if rotated > 0 {
-                assert!(numbers.is_sorted(), "{}: {:?}", path.display(), self.story);
+                if !numbers.is_sorted() {
+                    let at = numbers.windows(2).position(|w| w[0] > w[1]).unwrap_or(0);
+                    let got = numbers[at.saturating_sub(5)..(at + 8).min(numbers.len())].to_vec();
+                    self.fail(&format!("{}: not in order {got:?}", path.display()));
+                }
                 numbers.extend(self.backend.rotated(&path).iter().map(|line| {
                     line.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(u64::MAX)
                 }));
