@@ -330,11 +330,11 @@ impl Thread {
     /// A file was truncated: the old generation goes on in a copy, if there is one, and a new one begins.
     pub(super) fn truncated(&mut self, id: FileId) {
         self.open.remove(&id);
+        let path = self.known.generation(id).and_then(|generation| generation.path.clone());
         let Some(mut old) = self.known.remove(id) else { return };
         let input = usize::from(old.input);
         self.inputs[input].telemetry.truncations.inc();
         let reading = old.reading.take();
-        let path = old.path.take();
         let label = path.clone().unwrap_or_else(|| old.label.clone());
         let stat = match &reading.as_deref() {
             Some(super::known::Reading { content: super::known::Content::Plain(file), .. }) => {
