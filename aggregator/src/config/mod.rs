@@ -9,7 +9,9 @@ mod receiver;
 mod status;
 
 pub use limits::RawLimits;
-pub use output::{OutputSettings, RawLoki, RawNames, RawOutput, RawProtocol, RawRemoteWrite};
+pub use output::{
+    OutputSettings, RawElasticsearch, RawLoki, RawNames, RawOutput, RawProtocol, RawRemoteWrite,
+};
 pub use receiver::{RawReceiverTls, ReceiverTlsSettings};
 pub use status::{RawNodeUp, RawRecent, RawRecentLogs, RawStatus, StatusSettings};
 

@@ -1,8 +1,10 @@
 //! `outputs`: the backends, one file a type.
 
+mod elasticsearch;
 mod loki;
 mod remote_write;
 
+pub use elasticsearch::RawElasticsearch;
 pub use loki::RawLoki;
 pub use remote_write::{RawNames, RawProtocol, RawRemoteWrite};
 
@@ -23,6 +25,8 @@ pub enum RawOutput {
     RemoteWrite(RawRemoteWrite),
     /// Loki's push API.
     Loki(RawLoki),
+    /// Elasticsearch's bulk API.
+    Elasticsearch(RawElasticsearch),
 }
 
 /// One output.
@@ -32,6 +36,8 @@ pub enum OutputSettings {
     RemoteWrite(Box<crate::output::remote_write::Settings>),
     /// Loki's push API.
     Loki(Box<crate::output::loki::Settings>),
+    /// Elasticsearch's bulk API.
+    Elasticsearch(Box<crate::output::elasticsearch::Settings>),
 }
 
 /// Headers that requests have anyway, or that hold secrets.
@@ -76,6 +82,9 @@ pub(super) fn resolve(
             RawOutput::Loki(raw) => {
                 raw.resolve(name, &path, mistakes).map(|settings| OutputSettings::Loki(Box::new(settings)))
             }
+            RawOutput::Elasticsearch(raw) => raw
+                .resolve(name, &path, mistakes)
+                .map(|settings| OutputSettings::Elasticsearch(Box::new(settings))),
         });
     }
     if outputs.is_empty() {
@@ -90,6 +99,7 @@ impl RawOutput {
         match self {
             Self::RemoteWrite(raw) => &raw.name,
             Self::Loki(raw) => &raw.name,
+            Self::Elasticsearch(raw) => &raw.name,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! account of a batch.
 
 pub(crate) mod backend;
+pub mod elasticsearch;
 pub mod loki;
 mod matcher;
 pub mod recent;

@@ -1,5 +1,6 @@
 //! `logs.inputs`: one input.
 
+use super::containers::RawContainerLogs;
 use super::files::RawFiles;
 use super::journal::RawJournal;
 use super::pipe::RawFifo;
@@ -25,6 +26,8 @@ pub struct RawLogInput {
     pub labels: BTreeMap<String, String>,
     /// Files, each a stream with the label `filename`.
     pub files: Option<RawFiles>,
+    /// What the containers of this node write to their standard output and error.
+    pub containers: Option<RawContainerLogs>,
     /// systemd's journal.
     pub journal: Option<RawJournal>,
     /// Messages of syslog that others send.
@@ -62,6 +65,10 @@ impl RawLogInput {
         if let Some(files) = &self.files {
             kinds.push(("files", InputKind::Files(files.resolve(&path.key("files"), mistakes))));
         }
+        if let Some(containers) = &self.containers {
+            let containers = containers.resolve(&path.key("containers"), mistakes);
+            kinds.push(("containers", InputKind::Containers(containers)));
+        }
         if let Some(journal) = &self.journal {
             kinds.push(("journal", InputKind::Journal(journal.resolve(&path.key("journal"), mistakes))));
         }
@@ -82,7 +89,7 @@ impl RawLogInput {
             mistakes.at(
                 path,
                 "the input says nowhere where lines come from",
-                "give it `files`, `journal`, `syslog`, `fifo` or `stdin`",
+                "give it `files`, `containers`, `journal`, `syslog`, `fifo` or `stdin`",
             );
             return None;
         };

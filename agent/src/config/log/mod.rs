@@ -1,6 +1,7 @@
 //! `logs`: inputs, what is made of their lines, and what is kept while it cannot be sent.
 
 mod buffer;
+mod containers;
 mod files;
 mod input;
 mod journal;

@@ -1,12 +1,15 @@
 //! The inputs that are no files: each runs by itself.
 
+use super::containers;
 use super::cutter::Cutter;
+use super::file;
 use super::journal;
 use super::pipe;
 use super::settings::{Input, InputKind};
-use super::shape::Shaper;
+use super::shape::{self, Shaper};
 use super::syslog;
 use super::syslog::input::Syslog;
+use crate::source::container::Catalogue;
 use parking_lot::Mutex;
 use pegel_runtime::metrics::Registry;
 use serde::Serialize;
@@ -20,6 +23,7 @@ pub(super) struct Others {
     journals: Vec<Arc<Mutex<journal::Status>>>,
     pipes: Vec<Arc<Mutex<pipe::Status>>>,
     syslogs: Vec<Syslog>,
+    containers: Vec<Arc<Mutex<containers::Status>>>,
     threads: Vec<CancellationToken>,
 }
 
@@ -32,6 +36,8 @@ pub struct OtherStatus {
     pub syslogs: Vec<syslog::Status>,
     /// Pipes.
     pub pipes: Vec<pipe::Status>,
+    /// Inputs of containers.
+    pub containers: Vec<containers::Status>,
 }
 
 impl Others {
@@ -92,6 +98,26 @@ impl Others {
         None
     }
 
+    /// Has the thread of files read those of containers. Must be called within a tokio runtime.
+    pub(super) fn follow_containers(
+        &mut self,
+        input: &Input,
+        settings: containers::Settings,
+        feed: file::Feed,
+        catalogue: Arc<Catalogue>,
+        shutdown: CancellationToken,
+    ) {
+        let mut labels = input.labels.clone();
+        labels.entry("job".to_owned()).or_insert_with(|| input.name.clone());
+        let status = Arc::new(Mutex::new(containers::Status {
+            input: input.name.clone(),
+            ..containers::Status::default()
+        }));
+        self.containers.push(status.clone());
+        let feed = ContainerFiles { feed, shape: input.shape.clone() };
+        tokio::spawn(containers::run(settings, labels, catalogue, feed, status, shutdown));
+    }
+
     fn thread(&mut self, name: &str, run: impl FnOnce() + Send + 'static) {
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
@@ -112,6 +138,7 @@ impl Others {
             journals: self.journals.iter().map(|status| status.lock().clone()).collect(),
             syslogs: self.syslogs.iter().map(Syslog::status).collect(),
             pipes: self.pipes.iter().map(|status| status.lock().clone()).collect(),
+            containers: self.containers.iter().map(|status| status.lock().clone()).collect(),
         }
     }
 
@@ -123,4 +150,60 @@ impl Others {
             thread.cancelled().await;
         }
     }
+}
+
+/// Tells the thread of files of containers' files.
+struct ContainerFiles {
+    feed: file::Feed,
+    shape: shape::Settings,
+}
+
+impl containers::Feed for ContainerFiles {
+    fn follow(&mut self, followed: containers::Followed) {
+        let container = match followed.format {
+            containers::Format::Docker => shape::Container::Docker,
+            containers::Format::Cri => shape::Container::Cri,
+        };
+        let mut shape = shape::Settings { container: Some(container), ..self.shape.clone() };
+        if let Some(name) = &followed.multiline {
+            match trace(name) {
+                Some(trace) => {
+                    shape.multiline =
+                        Some(shape::Multiline { traces: vec![trace], ..shape::Multiline::default() });
+                }
+                None => tracing::warn!(
+                    container = followed.key,
+                    preset = name,
+                    "the label pegel.logs.multiline is no preset; write java, python, go, node, dotnet or indented"
+                ),
+            }
+        }
+        self.feed.follow(file::Followed {
+            key: followed.key,
+            path: followed.path,
+            labels: followed.labels,
+            shape: Some(shape),
+        });
+    }
+
+    fn gone(&mut self, key: &str) {
+        self.feed.gone(key);
+    }
+
+    fn complete(&mut self) {
+        self.feed.complete();
+    }
+}
+
+/// The preset of a container's label.
+fn trace(name: &str) -> Option<shape::Trace> {
+    Some(match name {
+        "java" => shape::Trace::Java,
+        "python" => shape::Trace::Python,
+        "go" => shape::Trace::Go,
+        "node" => shape::Trace::Node,
+        "dotnet" => shape::Trace::Dotnet,
+        "indented" => shape::Trace::Indented,
+        _ => return None,
+    })
 }

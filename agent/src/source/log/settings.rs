@@ -1,6 +1,6 @@
 //! What the log source is told.
 
-use super::{file, journal, pipe, shape, syslog};
+use super::{containers, file, journal, pipe, shape, syslog};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -32,6 +32,8 @@ pub struct Input {
 pub enum InputKind {
     /// From files.
     Files(file::Settings),
+    /// From the files of containers' runtimes.
+    Containers(containers::Settings),
     /// From systemd's journal.
     Journal(journal::Settings),
     /// From others, by syslog.

@@ -42,19 +42,28 @@ impl LogSource {
         checkpoints: Arc<Checkpoints>,
         intake: LogIntake,
         registry: &Registry,
-        _catalogue: Option<Arc<Catalogue>>,
+        catalogue: Option<Arc<Catalogue>>,
         shutdown: CancellationToken,
     ) -> Self {
         count_pushed(&checkpoints, &intake);
         let configuration = fingerprint(&settings);
         let mut of_files = Vec::new();
+        let mut of_containers = Vec::new();
         let mut others = Others::default();
         for input in settings.inputs {
             let cutter = || Cutter::new(checkpoints.clone(), intake.clone(), configuration);
             let Some(input) = others.start(input, cutter, registry, &shutdown) else { continue };
-            if let InputKind::Files(files) = &input.kind {
-                let files = files.clone();
-                of_files.push((input, files));
+            match &input.kind {
+                InputKind::Files(files) => {
+                    let files = files.clone();
+                    of_files.push((input, files));
+                }
+                // Files that the catalogue tells of.
+                InputKind::Containers(containers) => {
+                    of_containers.push((of_files.len(), input.clone(), containers.clone()));
+                    of_files.push((input, file::Settings::default()));
+                }
+                _ => {}
             }
         }
         let files = (!of_files.is_empty()).then(|| {
@@ -68,6 +77,17 @@ impl LogSource {
             };
             Files::start(start)
         });
+        if let (Some(files), Some(catalogue)) = (&files, catalogue) {
+            for (nth, input, containers) in of_containers {
+                others.follow_containers(
+                    &input,
+                    containers,
+                    files.feed(nth),
+                    catalogue.clone(),
+                    shutdown.clone(),
+                );
+            }
+        }
         Self { checkpoints, files, others }
     }
 

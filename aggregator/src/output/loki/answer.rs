@@ -83,7 +83,11 @@ impl Meaning {
             400 | 500 if has("message size too large") || has("message larger than max") => {
                 Self::TooLarge { reason }
             }
-            400 | 422 | 429 | 500 if let Some(complaint) = complaint::read(&response.message) => {
+            400 | 422 | 429 | 500 if let Some(mut complaint) = complaint::read(&response.message) => {
+                if let Complaint::Stream(ignored) = &mut complaint {
+                    // The status is that of the last entry, which the text may not name.
+                    ignored.mixed |= ignored.limited != (response.status == 429);
+                }
                 Self::Complained { complaint, message: response.message }
             }
             429 => Self::RateLimited { after, reason },

@@ -112,7 +112,7 @@ pub(super) fn stream_of(piece: &Piece, labels: &Labels) -> Option<usize> {
 /// What a complaint about the group at a place says of its entries.
 pub(super) fn not_taken(piece: &Piece, at: usize, ignored: &Ignored) -> NotTaken {
     let records = &piece.groups[at].records;
-    if ignored.of != records.len() as u64 {
+    if ignored.of != records.len() as u64 || ignored.mixed {
         // The distributor left some out, or split the stream: it does not say which these are.
         return NotTaken::After(0);
     }

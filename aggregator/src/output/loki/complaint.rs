@@ -73,6 +73,8 @@ pub(super) struct Ignored {
     pub labels: Labels,
     /// Whether it is for the stream's rate, else because they are too far behind its newest entry.
     pub limited: bool,
+    /// Whether it is for both, of which the text does not say all.
+    pub mixed: bool,
     /// The times of the first of them, in nanoseconds since the Unix epoch.
     pub named: Vec<i64>,
     /// How many were ignored.
@@ -193,7 +195,7 @@ fn ignored(message: &str) -> Option<Ignored> {
     }
     let mut named = Vec::new();
     let mut text = String::new();
-    let mut limited = true;
+    let (mut limited, mut behind) = (false, false);
     for line in message.lines() {
         // Through gRPC, words may stand before the first.
         let Some((_, line)) = line.split_once("entry with timestamp ") else { continue };
@@ -202,12 +204,22 @@ fn ignored(message: &str) -> Option<Ignored> {
         let (date, time) = (parts.next()?, parts.next()?);
         let at = OffsetDateTime::parse(&format!("{date}T{time}Z"), &Rfc3339).ok()?;
         named.push(i64::try_from(at.unix_timestamp_nanos()).ok()?);
-        limited &= reason.starts_with("Per stream rate limit exceeded");
+        let of_rate = reason.starts_with("Per stream rate limit exceeded");
+        limited |= of_rate;
+        behind |= !of_rate;
         if text.is_empty() {
             text = reason.trim_end_matches([',', '\'']).to_owned();
         }
     }
-    (!named.is_empty()).then_some(Ignored { labels, limited, named, count, of, text })
+    (!named.is_empty()).then_some(Ignored {
+        labels,
+        limited,
+        mixed: limited && behind,
+        named,
+        count,
+        of,
+        text,
+    })
 }
 
 fn second(text: &str) -> Option<i64> {

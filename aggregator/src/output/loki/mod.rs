@@ -23,7 +23,7 @@ mod labels;
 mod piece;
 mod shard;
 mod streams;
-mod tally;
+pub(super) mod tally;
 #[cfg(test)]
 mod tests;
 

@@ -14,7 +14,7 @@ mod trouble;
 
 use super::answer::Meaning;
 use super::batch::{Batch, BatchKey};
-use super::piece::{Doubt, Piece, PieceBuilder};
+use super::piece::{Doubt, Group, Piece, PieceBuilder};
 use super::streams::{StreamLimits, Streams};
 use super::tally::Tally;
 use crate::fanout::{Delivery, Reply, Verdict};
@@ -212,7 +212,7 @@ impl Shard {
             if self.suspects.len() >= MAX_SUSPECTS {
                 return self.park_suspects(now);
             }
-            if let Some(step) = self.next_of_request() {
+            if let Some(step) = self.next_of_request(now) {
                 return step;
             }
             if self.take_from_aside(now) {
@@ -220,8 +220,8 @@ impl Shard {
             }
             if !self.suspects.is_empty() {
                 // The request is done, but for entries that are held back. Perhaps another agent's are taken.
-                self.take_request(now);
-                return match self.next_of_request() {
+                self.take_request();
+                return match self.next_of_request(now) {
                     Some(step) => step,
                     None => self.park_suspects(now),
                 };
@@ -237,7 +237,7 @@ impl Shard {
             if now < due && self.queued_bytes < self.settings.max_request_bytes as u64 {
                 return Step::Wait(Some(aside.map_or(due, |aside| aside.min(due))));
             }
-            self.take_request(now);
+            self.take_request();
         }
     }
 
@@ -319,18 +319,48 @@ impl Shard {
         self.settle();
     }
 
-    fn next_of_request(&mut self) -> Option<Step> {
+    fn next_of_request(&mut self, now: Instant) -> Option<Step> {
         while let Some(piece) = self.left.pop() {
-            if !piece.is_empty() {
+            if piece.is_empty() {
+                continue;
+            }
+            if piece.doubt == Doubt::Ask {
                 let piece = Arc::new(piece);
                 self.in_flight = Some(piece.clone());
-                return Some(if piece.doubt == Doubt::Ask { Step::Ask(piece) } else { Step::Send(piece) });
+                return Some(Step::Ask(piece));
+            }
+            if let Some(piece) = self.lay_out(piece, now) {
+                let piece = Arc::new(piece);
+                self.in_flight = Some(piece.clone());
+                return Some(Step::Send(piece));
             }
         }
         None
     }
 
-    fn take_request(&mut self, now: Instant) {
+    /// Streams that an ingester may refuse travel alone: see `streams`. Gives the piece if it can be sent as it is;
+    /// else its parts are what is to be sent next.
+    fn lay_out(&mut self, mut piece: Piece, now: Instant) -> Option<Piece> {
+        let extents: Vec<_> =
+            piece.groups.iter().map(|g| piece.extent(g, self.streams.newest_ns(&g.stream))).collect();
+        let safe = |group: &Group, extent| self.streams.is_safe(&group.stream, group.session, extent, now);
+        if piece.groups.len() > 1 && !piece.groups.iter().zip(&extents).all(|(g, e)| safe(g, e)) {
+            let groups = std::mem::take(&mut piece.groups);
+            let (together, alone): (Vec<_>, Vec<_>) =
+                groups.into_iter().zip(&extents).partition(|(group, extent)| safe(group, extent));
+            for (group, _) in alone.into_iter().rev() {
+                self.left.push(piece.with(vec![group]));
+            }
+            self.left.push(piece.with(together.into_iter().map(|(group, _)| group).collect()));
+            return None;
+        }
+        for (group, extent) in piece.groups.iter().zip(&extents) {
+            self.streams.sent(&group.stream, extent.bytes, now);
+        }
+        Some(piece)
+    }
+
+    fn take_request(&mut self) {
         let mut builder = PieceBuilder::default();
         let limit = self.settings.max_request_bytes;
         let mut passed_over = self.held_up_sessions();
@@ -368,21 +398,7 @@ impl Shard {
             (true, true) => Doubt::Ask,
             (true, false) => Doubt::Open,
         };
-        self.lay_out(builder.finish(doubt), now);
-    }
-
-    /// Streams that an ingester may refuse travel alone: see `streams`.
-    fn lay_out(&mut self, mut piece: Piece, now: Instant) {
-        let streams = &self.streams;
-        let groups = std::mem::take(&mut piece.groups);
-        let (safe, alone): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| {
-            let extent = piece.extent(group, streams.newest_ns(&group.stream));
-            streams.is_safe(&group.stream, group.session, &extent, now)
-        });
-        for group in alone.into_iter().rev() {
-            self.left.push(piece.with(vec![group]));
-        }
-        self.left.push(piece.with(safe));
+        self.left.push(builder.finish(doubt));
     }
 
     /// Sessions with entries that are held back: their later batches wait.

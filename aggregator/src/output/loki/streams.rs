@@ -37,11 +37,12 @@ pub(super) struct Streams {
 
 #[derive(Debug)]
 struct Known {
-    session: u64,
-    accepted: Instant,
+    /// The session that it was last accepted from, and when; none if that ended.
+    accepted: Option<(u64, Instant)>,
     newest_ns: i64,
-    /// Bytes that Loki's bucket may still remember.
+    /// Bytes that Loki's bucket may still remember, of whatever was sent, and as of when.
     level: f64,
+    level_at: Instant,
 }
 
 impl Streams {
@@ -57,8 +58,8 @@ impl Streams {
     /// Whether entries may share a request with other streams. `extent` was measured from [`Streams::newest_ns`].
     pub fn is_safe(&self, stream: &str, session: u64, extent: &Extent, now: Instant) -> bool {
         self.known.get(stream).is_some_and(|known| {
-            known.session == session
-                && now.saturating_duration_since(known.accepted) < KNOWN_FOR
+            let recent = |at| now.saturating_duration_since(at) < KNOWN_FOR;
+            known.accepted.is_some_and(|(by, at)| by == session && recent(at))
                 && extent.furthest_behind_ns < BEHIND_WITHOUT_FEAR.as_nanos() as i64
                 // Half of the limit, as the clocks of two buckets differ.
                 && self.level(known, now) + extent.bytes as f64 <= self.limits.burst as f64 / 2.0
@@ -67,27 +68,41 @@ impl Streams {
 
     fn level(&self, known: &Known, now: Instant) -> f64 {
         let drained =
-            now.saturating_duration_since(known.accepted).as_secs_f64() * self.limits.rate as f64 / 2.0;
+            now.saturating_duration_since(known.level_at).as_secs_f64() * self.limits.rate as f64 / 2.0;
         (known.level - drained).max(0.0)
     }
 
-    /// Entries of a stream were accepted.
-    pub fn accepted(&mut self, stream: &Arc<str>, session: u64, extent: &Extent, now: Instant) {
-        let level = self.known.get(stream).map_or(0.0, |known| self.level(known, now));
-        if self.known.len() >= MOST && !self.known.contains_key(stream) {
-            self.known.retain(|_, known| now.saturating_duration_since(known.accepted) < KNOWN_FOR);
-            if self.known.len() >= MOST {
-                return;
-            }
+    /// Entries of a stream are sent. They count whatever is answered: the bucket is drained before.
+    pub fn sent(&mut self, stream: &Arc<str>, bytes: u64, now: Instant) {
+        let level = self.known.get(stream).map_or(0.0, |known| self.level(known, now)) + bytes as f64;
+        if let Some(known) = self.known.get_mut(stream) {
+            (known.level, known.level_at) = (level, now);
+            return;
         }
-        let known =
-            Known { session, accepted: now, newest_ns: extent.newest_ns, level: level + extent.bytes as f64 };
-        self.known.insert(stream.clone(), known);
+        if self.known.len() >= MOST {
+            self.known.retain(|_, known| now.saturating_duration_since(known.level_at) < KNOWN_FOR);
+        }
+        if self.known.len() < MOST {
+            let known = Known { accepted: None, newest_ns: i64::MIN, level, level_at: now };
+            self.known.insert(stream.clone(), known);
+        }
+    }
+
+    /// Entries of a stream were accepted, after they were sent.
+    pub fn accepted(&mut self, stream: &str, session: u64, newest_ns: i64, now: Instant) {
+        if let Some(known) = self.known.get_mut(stream) {
+            known.accepted = Some((session, now));
+            known.newest_ns = known.newest_ns.max(newest_ns);
+        }
     }
 
     /// A session ended. Its agent may write elsewhere until it comes back.
     pub fn forget_session(&mut self, session: u64) {
-        self.known.retain(|_, known| known.session != session);
+        for known in self.known.values_mut() {
+            if known.accepted.is_some_and(|(by, _)| by == session) {
+                known.accepted = None;
+            }
+        }
     }
 }
 
@@ -107,7 +122,9 @@ mod tests {
         let stream: Arc<str> = "{a=\"1\"}".into();
         let one = extent(5, 10);
         assert!(!streams.is_safe(&stream, 1, &one, now));
-        streams.accepted(&stream, 1, &one, now);
+        streams.sent(&stream, 10, now);
+        assert!(!streams.is_safe(&stream, 1, &one, now));
+        streams.accepted(&stream, 1, 5, now);
         assert_eq!(streams.newest_ns(&stream), 5);
         assert!(streams.is_safe(&stream, 1, &one, now));
         assert!(!streams.is_safe(&stream, 2, &one, now), "another session's");
@@ -120,12 +137,14 @@ mod tests {
     fn so_do_entries_far_behind_and_more_than_half_of_the_rate() {
         let (mut streams, now) = (Streams::new(LIMITS), Instant::now());
         let stream: Arc<str> = "{a=\"1\"}".into();
-        streams.accepted(&stream, 1, &extent(5, 10), now);
+        streams.sent(&stream, 10, now);
+        streams.accepted(&stream, 1, 5, now);
         let behind = Extent { furthest_behind_ns: 1_800_000_000_000, ..extent(5, 10) };
         assert!(!streams.is_safe(&stream, 1, &behind, now));
         assert!(!streams.is_safe(&stream, 1, &extent(5, 5_000), now));
         assert!(streams.is_safe(&stream, 1, &extent(5, 4_900), now));
-        streams.accepted(&stream, 1, &extent(5, 4_900), now);
+        // Whether it was taken or not.
+        streams.sent(&stream, 4_900, now);
         assert!(!streams.is_safe(&stream, 1, &extent(5, 500), now));
         assert!(streams.is_safe(&stream, 1, &extent(5, 500), now + Duration::from_secs(2)));
     }

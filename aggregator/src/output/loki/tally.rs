@@ -1,4 +1,4 @@
-//! The metrics of one output and tenant.
+//! The metrics of one output of logs and tenant.
 
 use pegel_proto::batch::RejectReason;
 use pegel_runtime::metrics::{Counter, Gauge, Registry};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 /// What is counted for one output and tenant. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Tally(Arc<Counters>);
+pub(in crate::output) struct Tally(Arc<Counters>);
 
 struct Counters {
     registry: Registry,

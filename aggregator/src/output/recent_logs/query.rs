@@ -175,6 +175,25 @@ fn stage(scanner: &mut Scanner<'_>) -> Result<Stage, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_or_read(text in ".{0,40}", pieces in prop::collection::vec(
+            prop::sample::select(vec!["{", "}", "a", "=", "=~", "!=", "\"", "`", "\\", "x", "|", "|=", "!~", ",", " ", "ü"]),
+            0..20,
+        )) {
+            for text in [text, pieces.concat()] {
+                match Query::parse(&text) {
+                    Ok(query) => {
+                        query.takes_stream(&LABELS);
+                        query.takes(&LABELS, &text, [].into_iter());
+                    }
+                    Err(error) => prop_assert!(error.at <= text.len() && !error.reason.is_empty()),
+                }
+            }
+        }
+    }
 
     const LABELS: [(&str, &str); 3] = [("job", "nginx"), ("level", "error"), ("node", "web-1")];
 

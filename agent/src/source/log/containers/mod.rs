@@ -16,11 +16,16 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 /// Containers without a file that the status names.
 const MAX_NAMED: usize = 32;
+
+/// How long after the start a container that was there before may take until its runtime tells of it: runtimes are
+/// asked again every few seconds while they do not answer.
+const COMPLETE_AFTER: Duration = Duration::from_mins(1);
 
 /// Where followed files go.
 pub trait Feed: Send + 'static {
@@ -29,6 +34,9 @@ pub trait Feed: Send + 'static {
 
     /// A file gets no more bytes: it is read to its end and forgotten.
     fn gone(&mut self, key: &str);
+
+    /// All files that there were at the start have been told of.
+    fn complete(&mut self);
 }
 
 /// How an input of containers fares.
@@ -64,9 +72,17 @@ pub async fn run<F: Feed>(
     // Changes from before the first look are in it.
     let mut changes = follower.catalogue.changes();
     follower.look();
+    let complete = tokio::time::sleep(COMPLETE_AFTER);
+    tokio::pin!(complete);
+    let mut told_complete = false;
     loop {
         let change = tokio::select! {
             () = shutdown.cancelled() => return,
+            () = &mut complete, if !told_complete => {
+                told_complete = true;
+                follower.feed.complete();
+                continue;
+            }
             change = changes.recv() => change,
         };
         match change {

@@ -218,7 +218,6 @@ impl Files {
     }
 
     /// Feeds the input of that place in [`Parts::inputs`].
-    #[allow(dead_code)]
     pub(super) fn feed(&self, input: usize) -> Feed {
         Feed { input, shared: self.shared.clone() }
     }

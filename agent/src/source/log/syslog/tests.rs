@@ -1,3 +1,5 @@
+mod received;
+
 use super::fuzzing;
 use super::message::{Flaw, Format, Message};
 use super::parse::{Context, parse};

@@ -27,8 +27,10 @@ impl Shard {
             for record in &group.records {
                 counts[record.source as usize] += 1;
             }
-            let extent = piece.extent(group, self.streams.newest_ns(&group.stream));
-            self.streams.accepted(&group.stream, group.session, &extent, now);
+            let newest = group.records.iter().map(|record| piece.entry(*record).at_ns()).max();
+            if let Some(newest) = newest {
+                self.streams.accepted(&group.stream, group.session, newest, now);
+            }
         }
         let mut delivered = 0;
         for (source, count) in piece.sources.iter().zip(counts) {
@@ -177,8 +179,8 @@ impl Shard {
                 let mut rest = piece.with(vec![Group { records: rest, ..piece.groups[0].clone() }]);
                 self.deliver(&piece, now);
                 self.doubt(&mut rest);
-                if ignored.limited {
-                    self.put_aside(rest, patience, ignored.text.clone(), now);
+                if ignored.limited || ignored.mixed {
+                    self.put_aside_for_rate(rest, patience, ignored.text.clone(), now);
                 } else if let Some(record) = rest.only_record() {
                     self.reject(&rest, record, RejectReason::OutOfOrder, &ignored.text);
                 } else {
@@ -192,7 +194,7 @@ impl Shard {
         piece.groups[0].records = records;
         if ignored.limited {
             piece.doubt = Doubt::None;
-            self.put_aside(piece, patience, ignored.text.clone(), now);
+            self.put_aside_for_rate(piece, patience, ignored.text.clone(), now);
         } else {
             self.reject_all(&piece, RejectReason::OutOfOrder, &ignored.text);
         }

@@ -37,6 +37,25 @@ impl Shard {
         self.in_trouble(reason);
     }
 
+    /// Puts a piece aside for its stream's rate. More than the stream's burst at once never passes, however long one
+    /// waits: after some tries it is made smaller.
+    pub(super) fn put_aside_for_rate(
+        &mut self,
+        piece: Piece,
+        patience: Option<(Instant, u32)>,
+        reason: String,
+        now: Instant,
+    ) {
+        if piece.len() > 1 && patience.is_some_and(|(_, tries)| tries >= 2 && tries.is_multiple_of(2)) {
+            self.tally.split();
+            let (first, second) = piece.split();
+            self.put_aside(first, patience, reason.clone(), now);
+            self.put_aside(second, patience, reason, now);
+        } else {
+            self.put_aside(piece, patience, reason, now);
+        }
+    }
+
     /// Takes what was put aside and is due. Says whether there was anything.
     pub(super) fn take_from_aside(&mut self, now: Instant) -> bool {
         let Some(at) = self.aside.iter().position(|aside| aside.due <= now) else { return false };
