@@ -257,8 +257,8 @@ pub struct RawRateLimit {
     pub burst: Option<f64>,
 }
 
-fn parse(field: &Option<String>, prefix: &str) -> Parse {
-    Parse { field: field.clone(), prefix: prefix.to_owned() }
+fn parse(field: Option<&String>, prefix: &str) -> Parse {
+    Parse { field: field.cloned(), prefix: prefix.to_owned() }
 }
 
 impl RawStep {
@@ -305,10 +305,10 @@ impl RawStep {
         let path = path.key(name);
         let path = &path;
         if let Some(raw) = &self.json {
-            return Some(Step::Json(parse(&raw.field, &raw.prefix)));
+            return Some(Step::Json(parse(raw.field.as_ref(), &raw.prefix)));
         }
         if let Some(raw) = &self.logfmt {
-            return Some(Step::Logfmt(parse(&raw.field, &raw.prefix)));
+            return Some(Step::Logfmt(parse(raw.field.as_ref(), &raw.prefix)));
         }
         if let Some(raw) = &self.regex {
             return raw.resolve(path, mistakes);
@@ -316,7 +316,7 @@ impl RawStep {
         if let Some(raw) = &self.pattern {
             return Some(Step::Capture(
                 "pattern",
-                parse(&raw.field, &raw.prefix),
+                parse(raw.field.as_ref(), &raw.prefix),
                 raw.name.preset().capture(),
             ));
         }
@@ -361,7 +361,7 @@ impl RawRegex {
     fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Option<Step> {
         let path = path.key("pattern");
         match Capture::new(&self.pattern) {
-            Ok(capture) => Some(Step::Capture("regex", parse(&self.field, &self.prefix), capture)),
+            Ok(capture) => Some(Step::Capture("regex", parse(self.field.as_ref(), &self.prefix), capture)),
             Err(bad @ BadCapture::NoNames) => {
                 mistakes.at(&path, bad.to_string(), "name what becomes a field: (?<status>\\d+)");
                 None
@@ -389,7 +389,7 @@ impl RawPattern {
 impl RawGrok {
     fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Option<Step> {
         match compile_grok(&self.pattern, &self.patterns) {
-            Ok(capture) => Some(Step::Capture("grok", parse(&self.field, &self.prefix), capture)),
+            Ok(capture) => Some(Step::Capture("grok", parse(self.field.as_ref(), &self.prefix), capture)),
             Err(bad) => {
                 let remedy = match &bad {
                     BadGrok::Unknown(_) => "add it under `patterns`",

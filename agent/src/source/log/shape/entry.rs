@@ -343,13 +343,12 @@ impl Maker {
             }
             own.push(pair);
         }
-        let stream = match self.streams.get(self.spelling.as_slice()) {
-            Some(stream) => *stream,
-            None => {
-                let Some(stream) = source.stream(event, &own, raw.stream, block) else { return Put::Full };
-                self.streams.insert(self.spelling.as_slice().into(), stream);
-                stream
-            }
+        let stream = if let Some(stream) = self.streams.get(self.spelling.as_slice()) {
+            *stream
+        } else {
+            let Some(stream) = source.stream(event, &own, raw.stream, block) else { return Put::Full };
+            self.streams.insert(self.spelling.as_slice().into(), stream);
+            stream
         };
 
         // The line, that masking may have made longer.
@@ -396,16 +395,11 @@ impl Maker {
             }
             let fitting = prefix(value, left);
             noted.lost_metadata += u64::from(fitting.len() < value.len());
-            let key = match self.keys.get(&*name) {
-                Some(key) => Some(*key),
-                None => {
-                    let key = block.key(&name);
-                    if let Some(key) = key {
-                        self.keys.insert(name.as_ref().into(), key);
-                    }
-                    key
-                }
-            };
+            let mut key = self.keys.get(&*name).copied();
+            if key.is_none() {
+                key = block.key(&name);
+                self.keys.extend(key.map(|key| (name.as_ref().into(), key)));
+            }
             match key {
                 Some(key) if !fitting.is_empty() => {
                     bytes += name.len() + fitting.len();

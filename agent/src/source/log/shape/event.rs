@@ -113,12 +113,11 @@ impl Event {
     pub fn set(&mut self, name: &str, value: &str) {
         let value = self.keep(value);
         let found = self.fields.iter().rposition(|field| self.text(field.name) == name);
-        match found {
-            Some(at) => self.fields[at].value = value,
-            None => {
-                let name = self.keep(name);
-                self.fields.push(Pair { name, value });
-            }
+        if let Some(at) = found {
+            self.fields[at].value = value;
+        } else {
+            let name = self.keep(name);
+            self.fields.push(Pair { name, value });
         }
     }
 

@@ -2,7 +2,12 @@
 //! cargo-fuzz alike.
 
 use super::mask::Kind;
-use super::*;
+use super::{
+    Bounds, Capture, Chunk, Condition, Container, DECIDING_BYTES, Encoding, End, Format, Level, Mask,
+    Metadata, Multiline, Parse, Preset, RateLimit, Sample, Settings, Shaper, Step, Timestamp, Trace, Zone,
+    container, event, grok, json, logfmt, text,
+};
+use pegel_proto::logs::BlockBuilder;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;

@@ -9,7 +9,7 @@ use super::container::{self, Container};
 use super::event::Event;
 use super::mask::Mask;
 use super::multiline::{Multiline, Place};
-use super::text::{Encoding, prefix};
+use super::text::{Encoding, LOOK_AHEAD, prefix};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -66,7 +66,7 @@ struct Output {
 
 #[derive(Debug, Default)]
 struct Open {
-    open: bool,
+    begun: bool,
     text: String,
     at_ns: Option<i64>,
     /// When its last line was written.
@@ -89,7 +89,7 @@ pub(super) enum Border {
 impl Open {
     fn begin(&mut self, at_ns: Option<i64>, offset: u64) {
         self.text.clear();
-        *self = Self { open: true, text: std::mem::take(&mut self.text), at_ns, offset, ..Self::default() };
+        *self = Self { begun: true, text: std::mem::take(&mut self.text), at_ns, offset, ..Self::default() };
     }
 
     fn add(&mut self, text: &str, at_ns: Option<i64>, lines: u32, bad: u32) {
@@ -139,8 +139,8 @@ impl Joiner {
         self.lines = 0;
         self.holes = 0;
         for output in &mut self.outputs {
-            output.part.open = false;
-            output.event.open = false;
+            output.part.begun = false;
+            output.event.begun = false;
         }
         // Names come from the source: they are not collected for ever.
         if self.outputs.len() > 8 {
@@ -154,7 +154,7 @@ impl Joiner {
         self.events.clear();
         self.holes = 0;
         let open =
-            self.outputs.iter().flat_map(|output| [&output.part, &output.event]).filter(|open| open.open);
+            self.outputs.iter().flat_map(|output| [&output.part, &output.event]).filter(|open| open.begun);
         self.lines = open.map(|open| open.source_lines).sum();
     }
 
@@ -176,16 +176,16 @@ impl Joiner {
     }
 
     fn is_open(&self) -> bool {
-        self.outputs.iter().any(|output| output.part.open || output.event.open)
+        self.outputs.iter().any(|output| output.part.begun || output.event.begun)
     }
 
     /// Closes everything: a border.
     pub fn close_all(&mut self) {
         for number in self.by_age() {
-            if self.outputs[number].part.open {
+            if self.outputs[number].part.begun {
                 let part = std::mem::take(&mut self.outputs[number].part);
                 self.logical(number, &part, false);
-                self.outputs[number].part = Open { open: false, ..part };
+                self.outputs[number].part = Open { begun: false, ..part };
             }
             self.close(number, false);
         }
@@ -194,7 +194,7 @@ impl Joiner {
     /// The outputs with something open, the oldest first: whichever was seen first in an earlier group.
     fn by_age(&self) -> Vec<usize> {
         let since = |output: &Output| {
-            let open = [&output.event, &output.part].into_iter().filter(|open| open.open);
+            let open = [&output.event, &output.part].into_iter().filter(|open| open.begun);
             open.map(|open| open.offset).min()
         };
         let mut open: Vec<_> =
@@ -221,29 +221,28 @@ impl Joiner {
             part.begin(None, offset);
             part.add(&text, None, 1, bad);
             let before = self.logical(number, &part, cut);
-            self.outputs[number].part = Open { open: false, ..part };
+            self.outputs[number].part = Open { begun: false, ..part };
             return self.border(before);
         };
         let mut scratch = std::mem::take(&mut self.scratch);
         let part = container::read(container, &text, &mut scratch);
         self.scratch = scratch;
-        let (stream, at_ns, text, partial) = match part {
-            Some(part) => (part.stream, part.at_ns, part.text, part.partial),
-            None => {
-                bad = 1;
-                ("".into(), None, text, false)
-            }
+        let (stream, at_ns, text, partial) = if let Some(part) = part {
+            (part.stream, part.at_ns, part.text, part.partial)
+        } else {
+            bad = 1;
+            ("".into(), None, text, false)
         };
         self.close_silent(at_ns);
         let number = self.number(&stream);
         let mut before = !self.is_open();
         let mut open = std::mem::take(&mut self.outputs[number].part);
-        if open.open && open.text.len() + text.len() > self.max_line {
+        if open.begun && open.text.len() + text.len() > self.max_line {
             self.logical(number, &open, true);
-            open.open = false;
+            open.begun = false;
             before = before || !self.is_open();
         }
-        if !open.open {
+        if !open.begun {
             open.begin(at_ns, offset);
         }
         open.add(&text, at_ns, 1, bad);
@@ -254,7 +253,7 @@ impl Joiner {
         // What the line closes was closed before it, unless its own parts began earlier.
         let alone = open.source_lines == 1;
         let closed = self.logical(number, &open, cut);
-        self.outputs[number].part = Open { open: false, ..open };
+        self.outputs[number].part = Open { begun: false, ..open };
         self.border(alone && (before || closed))
     }
 
@@ -280,7 +279,7 @@ impl Joiner {
         for number in self.by_age() {
             let output = &self.outputs[number];
             let silent = output.event.last_ns.is_some_and(|last| now_ns.saturating_sub(last) > wait_ns);
-            if silent && !output.part.open {
+            if silent && !output.part.begun {
                 self.close(number, false);
             }
         }
@@ -296,7 +295,7 @@ impl Joiner {
         let output = &mut self.outputs[number];
         let text = line.text.as_str();
         let most = multiline.most_lines(output.place);
-        if output.event.open
+        if output.event.begun
             && multiline.joins(text, &mut output.place)
             && output.event.joined < most
             && output.event.text.len() + 1 + text.len() <= self.max_line
@@ -308,7 +307,7 @@ impl Joiner {
             }
             return false;
         }
-        let full = output.event.open && multiline.goes_on(text, output.place);
+        let full = output.event.begun && multiline.goes_on(text, output.place);
         self.close(number, full);
         let lone = !self.is_open();
         let Some(multiline) = &self.multiline else { return lone };
@@ -323,10 +322,10 @@ impl Joiner {
     }
 
     fn close(&mut self, number: usize, cut: bool) {
-        if self.outputs[number].event.open {
+        if self.outputs[number].event.begun {
             let event = std::mem::take(&mut self.outputs[number].event);
             self.complete(number, &event, cut);
-            self.outputs[number].event = Open { open: false, source_lines: 0, ..event };
+            self.outputs[number].event = Open { begun: false, source_lines: 0, ..event };
         }
     }
 
@@ -335,12 +334,12 @@ impl Joiner {
         let (mut rest, mut lines, mut bad) = (open.text.as_str(), open.source_lines, open.bad);
         loop {
             let mut piece = prefix(rest, self.max_line);
-            if piece.len() < rest.len() {
-                if let Some(mask) = &self.mask {
-                    let near = prefix(rest, self.max_line + super::LOOK_AHEAD);
-                    let at = mask.before_cut(near, piece.len());
-                    piece = if at > 0 { &rest[..at] } else { piece };
-                }
+            if piece.len() < rest.len()
+                && let Some(mask) = &self.mask
+            {
+                let near = prefix(rest, self.max_line + LOOK_AHEAD);
+                let at = mask.before_cut(near, piece.len());
+                piece = if at > 0 { &rest[..at] } else { piece };
             }
             rest = &rest[piece.len()..];
             let from = self.text.len();

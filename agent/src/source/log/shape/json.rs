@@ -34,7 +34,7 @@ struct Scan<'a> {
     at: usize,
 }
 
-impl<'a> Scan<'a> {
+impl Scan<'_> {
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
@@ -260,7 +260,7 @@ mod tests {
             r#"{"a":[1}"#,
             r#"{"a":[1,"\"#,
             r#"{"a":tru}"#,
-            r#"{a:1}"#,
+            "{a:1}",
             r#"{"a":[x]}"#,
         ] {
             assert_eq!(fields(text), None, "{text}");

@@ -57,18 +57,13 @@ impl Level {
         let value = value.trim().trim_matches(['[', ']', '<', '>']);
         if let Ok(number) = value.parse::<u16>() {
             return match number {
-                0 => Some(Self::Fatal),
+                0 | 60..100 => Some(Self::Fatal),
                 1 | 2 => Some(Self::Critical),
-                3 => Some(Self::Error),
-                4 => Some(Self::Warn),
-                5 | 6 => Some(Self::Info),
-                7 => Some(Self::Debug),
+                3 | 50..60 => Some(Self::Error),
+                4 | 40..50 => Some(Self::Warn),
+                5 | 6 | 30..40 => Some(Self::Info),
+                7 | 20..30 => Some(Self::Debug),
                 10..20 => Some(Self::Trace),
-                20..30 => Some(Self::Debug),
-                30..40 => Some(Self::Info),
-                40..50 => Some(Self::Warn),
-                50..60 => Some(Self::Error),
-                60..100 => Some(Self::Fatal),
                 _ => None,
             };
         }
@@ -93,16 +88,18 @@ impl Level {
     /// `level=`, within its first 256 bytes; or klog's letter at its beginning.
     pub fn of_line(line: &str) -> Option<Self> {
         let bytes = &line.as_bytes()[..line.len().min(LOOKED_AT_BYTES)];
-        if let [letter @ (b'I' | b'W' | b'E' | b'F' | b'D'), digits @ ..] = bytes {
-            if digits.len() > 5 && digits[..4].iter().all(u8::is_ascii_digit) && digits[4] == b' ' {
-                return Some(match letter {
-                    b'I' => Self::Info,
-                    b'W' => Self::Warn,
-                    b'E' => Self::Error,
-                    b'F' => Self::Fatal,
-                    _ => Self::Debug,
-                });
-            }
+        if let [letter @ (b'I' | b'W' | b'E' | b'F' | b'D'), digits @ ..] = bytes
+            && digits.len() > 5
+            && digits[..4].iter().all(u8::is_ascii_digit)
+            && digits[4] == b' '
+        {
+            return Some(match letter {
+                b'I' => Self::Info,
+                b'W' => Self::Warn,
+                b'E' => Self::Error,
+                b'F' => Self::Fatal,
+                _ => Self::Debug,
+            });
         }
         let (mut at, mut found) = (0, None::<Self>);
         while at < bytes.len() {

@@ -62,10 +62,10 @@ pub(super) fn of_event(event: &Event) -> Option<Level> {
     let mut best: Option<(usize, Level)> = None;
     for pair in pairs {
         let name = event.text(pair.name);
-        if let Some(rank) = level::FIELDS.iter().position(|field| *field == name) {
-            if best.is_none_or(|(other, _)| rank < other) {
-                best = Level::of_value(event.text(pair.value)).map(|level| (rank, level)).or(best);
-            }
+        if let Some(rank) = level::FIELDS.iter().position(|field| *field == name)
+            && best.is_none_or(|(other, _)| rank < other)
+        {
+            best = Level::of_value(event.text(pair.value)).map(|level| (rank, level)).or(best);
         }
     }
     best.map(|(_, level)| level)

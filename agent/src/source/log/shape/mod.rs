@@ -61,7 +61,6 @@ use entry::{Call, Maker, Put, Raw};
 use join::{Border, Framed, Joiner};
 use pegel_proto::logs::{BlockBuilder, StreamIndex};
 use pegel_runtime::metrics::Registry;
-use std::borrow::Cow;
 use text::{Framing, LOOK_AHEAD};
 
 /// So many bytes of a source are certainly enough to decide what its first entry is: a caller that holds so many and
@@ -518,7 +517,7 @@ fn without_hole(line: &[u8], encoding: Encoding) -> (&[u8], bool) {
     (&line[hole..], hole > 0)
 }
 
-fn raw_line<'a>(text: &'a Cow<'_, str>, cut: bool, bad: bool, place: u64) -> Raw<'a> {
+fn raw_line(text: &str, cut: bool, bad: bool, place: u64) -> Raw<'_> {
     Raw { text, stream: "", at_ns: None, lines: 1, cut, bad: u32::from(bad), place, metadata: &[] }
 }
 

@@ -246,14 +246,9 @@ impl Step {
             }
             Self::Labels(labels) => {
                 for (label, field) in labels {
-                    match event.find(field) {
-                        Some(span) => event.label(label, span),
-                        None => {
-                            let found = event.metadata.iter().find(|pair| event.text(pair.name) == *field);
-                            if let Some(span) = found.map(|pair| pair.value) {
-                                event.label(label, span);
-                            }
-                        }
+                    let given = || event.metadata.iter().find(|pair| event.text(pair.name) == *field);
+                    if let Some(span) = event.find(field).or_else(|| given().map(|pair| pair.value)) {
+                        event.label(label, span);
                     }
                 }
                 false

@@ -10,14 +10,15 @@ pub(super) fn cards(bytes: &[u8], tell: &mut impl FnMut(Range<usize>)) {
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        if let Some(rest) = bytes[at..].strip_prefix(b"\\u") {
-            // An escaped character is no part of a number.
-            if rest.len() >= 4 && rest[..4].iter().all(u8::is_ascii_hexdigit) {
-                within(bytes, &groups, tell);
-                groups.clear();
-                at += 6;
-                continue;
-            }
+        // An escaped character is no part of a number.
+        if let Some(rest) = bytes[at..].strip_prefix(b"\\u")
+            && rest.len() >= 4
+            && rest[..4].iter().all(u8::is_ascii_hexdigit)
+        {
+            within(bytes, &groups, tell);
+            groups.clear();
+            at += 6;
+            continue;
         }
         if !bytes[at].is_ascii_digit() {
             at += 1;
@@ -73,10 +74,9 @@ fn issued(digits: &[u8]) -> bool {
     let many = digits.len();
     match head {
         4000..=4999 => matches!(many, 13 | 16 | 18 | 19),
-        5100..=5599 | 2221..=2720 | 2200..=2204 => matches!(many, 16..=19),
+        5100..=5599 | 2221..=2720 | 2200..=2204 | 3528..=3589 => matches!(many, 16..=19),
         3400..=3499 | 3700..=3799 => many == 15,
         3000..=3059 | 3095 | 3600..=3699 | 3800..=3999 => matches!(many, 14..=19),
-        3528..=3589 => matches!(many, 16..=19),
         5000..=5099 | 5600..=6999 => matches!(many, 13..=19),
         _ => false,
     }
@@ -96,7 +96,7 @@ fn luhn(digits: &[u8]) -> bool {
             }
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// Countries and the length of their account numbers, from the registry of ISO 13616.

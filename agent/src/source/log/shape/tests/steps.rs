@@ -98,13 +98,16 @@ fn sampling_keeps_its_share_and_decides_the_same_again() {
         let sample = Sample { threshold, field: field.map(ToOwned::to_owned), when: None };
         steps(vec![Step::Logfmt(Parse::default()), Step::Sample(sample)])
     };
-    let text: String = (0..4_000).map(|n| format!("trace={} same line\n", n / 4)).collect();
+    let text: String =
+        (0..4_000).map(|n| format!("trace={} same line\n", n / 4)).collect::<Vec<_>>().concat();
     let by_line = lines(&settings(None), text.as_bytes());
     assert!((800..1_200).contains(&by_line.len()), "{}", by_line.len());
     assert_eq!(by_line, lines(&settings(None), text.as_bytes()));
     let by_trace = lines(&settings(Some("trace")), text.as_bytes());
     let mut whole = BTreeMap::new();
-    by_trace.iter().for_each(|line| *whole.entry(line).or_insert(0) += 1);
+    for line in &by_trace {
+        *whole.entry(line).or_insert(0) += 1;
+    }
     assert!(whole.values().all(|count| *count == 4) && (150..350).contains(&whole.len()), "{}", whole.len());
 }
 
@@ -118,7 +121,10 @@ fn a_rate_limit_holds_for_each_stream_and_lets_pass_what_comes_again() {
     ]);
     let mut shaper = Shaper::new(&settings);
     let mut block = BlockBuilder::new();
-    let text: String = (0..10).map(|n| format!("app={} n={n}\n", if n == 9 { "b" } else { "a" })).collect();
+    let text: String = (0..10)
+        .map(|n| format!("app={} n={n}\n", if n == 9 { "b" } else { "a" }))
+        .collect::<Vec<_>>()
+        .concat();
     let mut shape = |base_ns, again| {
         let chunk = Chunk {
             bytes: text.as_bytes(),

@@ -189,15 +189,13 @@ pub(super) fn go(layout: &str) -> Result<Vec<Item>, BadLayout> {
                 continue;
             }
         }
-        match GO.iter().find(|(spelling, item)| *item != Item::Never && rest.starts_with(spelling)) {
-            Some((spelling, item)) => {
-                items.push(item.clone());
-                rest = &rest[spelling.len()..];
-            }
-            None => {
-                text(&mut items, char);
-                rest = &rest[char.len_utf8()..];
-            }
+        let known = GO.iter().find(|(spelling, item)| *item != Item::Never && rest.starts_with(spelling));
+        if let Some((spelling, item)) = known {
+            items.push(item.clone());
+            rest = &rest[spelling.len()..];
+        } else {
+            text(&mut items, char);
+            rest = &rest[char.len_utf8()..];
         }
     }
     told(items)
@@ -271,13 +269,13 @@ pub(super) fn read(items: &[Item], rest: &mut &str, parts: &mut Parts) -> Option
             Item::Second => {
                 parts.second = Some(number(rest, 1, 2)? as i8);
                 // As Go does: a fraction is read though the layout has none.
-                if let Some(after) =
-                    rest.strip_prefix(['.', ',']).filter(|r| r.starts_with(|c: char| c.is_ascii_digit()))
+                let own = items.iter().any(|item| matches!(item, Item::Fraction | Item::FractionDigits));
+                if !own
+                    && let Some(after) = rest.strip_prefix(['.', ','])
+                    && after.starts_with(|first: char| first.is_ascii_digit())
                 {
-                    if !items.iter().any(|i| matches!(i, Item::Fraction | Item::FractionDigits)) {
-                        *rest = after;
-                        parts.nanosecond = fraction(rest)?;
-                    }
+                    *rest = after;
+                    parts.nanosecond = fraction(rest)?;
                 }
             }
             Item::Fraction => {
