@@ -101,7 +101,8 @@ impl Worker {
             let skipped = schedule.skipped_between(due, self.shared.origin.elapsed());
             self.shared.metrics.skipped.add(skipped);
         }
-        self.shared.context.intake.offer(series.shape.end(self.shared.context.clock.now_ms()));
+        let end = series.shape.end(self.shared.context.clock.now_ms());
+        self.shared.outbox.put(end, task.target.check.interval);
     }
 }
 
@@ -150,7 +151,7 @@ impl TargetSeries {
             // Nobody has to listen.
             let _ = shared.changes.send(change);
         }
-        shared.context.intake.offer(blocks);
+        shared.outbox.put(blocks, task.target.check.interval);
     }
 
     /// The blocks of a run, and what changed with it.
