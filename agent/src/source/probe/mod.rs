@@ -3,9 +3,8 @@
 //! Targets come from the settings, from `file_sd` files and from containers' labels ([`containers`]); a
 //! [`Target`](target::Target) is one of them, resolved. Each has a task of its own ([`worker`]) that waits for its
 //! next instant and for a [slot](slots), makes a run with the check's [`Probe`](run::Probe) within the time limit,
-//! and hands its samples to the intake, with those of other runs of the moment ([`outbox`]). What a probe measured
-//! before it failed or ran out of time is reported all the same ([`record`]): certificates survive a failed
-//! assertion, phases tell where the time went.
+//! and hands its samples to the intake. What a probe measured before it failed or ran out of time is reported all
+//! the same ([`record`]): certificates survive a failed assertion, phases tell where the time went.
 //!
 //! Beside blackbox_exporter's series every check has `pegel_probe_up` (what [`state`] makes of the runs),
 //! `pegel_probe_failure` with [phase and reason](outcome) of a failed run, `pegel_probe_maintenance` and
@@ -19,7 +18,6 @@ pub mod heartbeats;
 pub mod kinds;
 pub mod maintenance;
 pub mod net;
-mod outbox;
 pub mod outcome;
 pub mod program;
 pub mod record;
@@ -42,7 +40,6 @@ use super::scrape::discovery::FileTargets;
 use arc_swap::ArcSwap;
 use heartbeats::Heartbeats;
 use net::Network;
-use outbox::Outbox;
 use parking_lot::Mutex;
 use pegel_proto::metrics::Block;
 use pegel_runtime::metrics::Registry;
@@ -72,7 +69,6 @@ struct Shared {
     network: Arc<Network>,
     heartbeats: Arc<Heartbeats>,
     slots: Slots,
-    outbox: Outbox,
     running: AtomicUsize,
     metrics: ProbeMetrics,
     changes: broadcast::Sender<StateChange>,
@@ -87,7 +83,6 @@ impl Shared {
         network.resolver.ask(&settings.name_servers);
         Self {
             heartbeats: Arc::new(heartbeats),
-            outbox: Outbox::new(context.intake.clone()),
             context,
             network: Arc::new(network),
             slots: Slots::new(settings.max_running),

@@ -5,7 +5,6 @@
 //! the series are the same, and ends those that went away with staleness markers.
 
 use crate::source::vanished;
-use parking_lot::Mutex;
 use pegel_proto::caps::MAX_LABEL_VALUE_BYTES;
 use pegel_proto::metrics::{Block, Family, Labels, MetricType, NAME_LABEL, Series, SeriesSet, stale_marker};
 use std::borrow::Cow;
@@ -18,32 +17,16 @@ pub struct Gauge {
     help: &'static str,
     labels: &'static [&'static str],
     family: OnceLock<Arc<Family>>,
-    /// Its series whose label values are words of the program: the same for all targets, which may be thousands.
-    shared: Mutex<Vec<(Values, Arc<Series>)>>,
 }
 
 impl Gauge {
     /// A gauge with label names, in any order.
     pub const fn new(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
-        Self { name, help, labels, family: OnceLock::new(), shared: Mutex::new(Vec::new()) }
+        Self { name, help, labels, family: OnceLock::new() }
     }
 
     fn family(&self) -> &Arc<Family> {
         self.family.get_or_init(|| Arc::new(family(self.name, self.help)))
-    }
-
-    /// The series of a sample, which all targets share if it can be the same for them.
-    fn series(&self, sample: &Sample) -> Arc<Series> {
-        if !sample.labels.iter().all(|value| matches!(value, Cow::Borrowed(_))) {
-            return Arc::new(sample.series());
-        }
-        let mut shared = self.shared.lock();
-        if let Some((_, series)) = shared.iter().find(|(labels, _)| *labels == sample.labels) {
-            return series.clone();
-        }
-        let series = Arc::new(sample.series());
-        shared.push((sample.labels.clone(), series.clone()));
-        series
     }
 }
 
@@ -56,8 +39,6 @@ type Values = Box<[Cow<'static, str>]>;
 
 #[derive(Debug, Clone)]
 struct Sample {
-    /// None where the check's settings name the labels.
-    gauge: Option<&'static Gauge>,
     family: Arc<Family>,
     names: Cow<'static, [Box<str>]>,
     static_names: &'static [&'static str],
@@ -126,7 +107,6 @@ impl Record {
         match self.samples.iter_mut().find(|s| s.is(family, &labels)) {
             Some(sample) => sample.value = value,
             None => self.samples.push(Sample {
-                gauge: Some(gauge),
                 family: family.clone(),
                 names: Cow::Borrowed(&[]),
                 static_names: gauge.labels,
@@ -148,7 +128,6 @@ impl Record {
         let (names, labels): (Vec<_>, Vec<_>) =
             labels.into_iter().map(|(name, value)| (name, within_caps(value.into()))).unzip();
         self.samples.push(Sample {
-            gauge: None,
             family: Arc::new(family(name, help)),
             names: names.into(),
             static_names: &[],
@@ -211,14 +190,7 @@ impl Shape {
         let set = if let Some(set) = before.clone().filter(|_| same) {
             set
         } else {
-            let series: Vec<_> = record
-                .samples
-                .iter()
-                .map(|sample| match sample.gauge {
-                    Some(gauge) => gauge.series(sample),
-                    None => Arc::new(sample.series()),
-                })
-                .collect();
+            let series: Vec<_> = record.samples.iter().map(|s| Arc::new(s.series())).collect();
             let set = Arc::new(SeriesSet::new(self.target.clone(), series));
             self.samples = record.samples;
             self.set = Some(set.clone());
@@ -276,20 +248,6 @@ mod tests {
         let end = shape.end(3);
         assert_eq!((end[0].at_ms, end[0].set.len()), (4, 2));
         assert!(shape.end(5).is_empty());
-    }
-
-    #[test]
-    fn targets_share_the_series_whose_labels_are_words_of_the_program() {
-        let series = |labels: Option<String>| {
-            static OWN: Gauge = Gauge::new("probe_own_info", "O.", &["subject"]);
-            let mut record = record(&["connect"]);
-            record.set_labels(&OWN, [labels.unwrap_or_default().into()], 1.0);
-            Shape::new(Arc::default()).blocks(record, 1)[0].set.clone()
-        };
-        let (one, other) = (series(Some("a".to_owned())), series(Some("a".to_owned())));
-        for (at, (a, b)) in one.series().iter().zip(other.series()).enumerate() {
-            assert_eq!((a, Arc::ptr_eq(a, b)), (b, at < 2), "{at}");
-        }
     }
 
     #[test]

@@ -106,7 +106,6 @@ impl Supervisor {
             }
         }
         while self.tasks.join_next().await.is_some() {}
-        self.shared.outbox.flush();
     }
 
     /// Takes settings and containers over.

@@ -101,8 +101,7 @@ impl Worker {
             let skipped = schedule.skipped_between(due, self.shared.origin.elapsed());
             self.shared.metrics.skipped.add(skipped);
         }
-        let end = series.shape.end(self.shared.context.clock.now_ms());
-        self.shared.outbox.put(end, task.target.check.interval);
+        self.shared.context.intake.offer(series.shape.end(self.shared.context.clock.now_ms()));
     }
 }
 
@@ -151,7 +150,7 @@ impl TargetSeries {
             // Nobody has to listen.
             let _ = shared.changes.send(change);
         }
-        shared.outbox.put(blocks, task.target.check.interval);
+        shared.context.intake.offer(blocks);
     }
 
     /// The blocks of a run, and what changed with it.
