@@ -107,6 +107,8 @@ impl StatusSource {
             "runtimes": self.runtimes.as_ref().map(|discovery| json!(discovery.status())),
             "targets": self.scrape.status().iter().map(|t| json!(**t)).collect::<Vec<_>>(),
             "checks": self.probes.status().iter().map(|c| json!(**c)).collect::<Vec<_>>(),
+            "check_changes": self.probes.told_changes(),
+            "hook_runs": self.probes.hook_runs(),
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod beside;
 mod end_to_end;
+mod hooks;
 mod http;
 mod servers;
 mod wire;

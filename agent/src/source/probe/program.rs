@@ -74,7 +74,8 @@ impl fmt::Debug for Program {
     }
 }
 
-/// What stands for a placeholder, and in the environment: `("target", "PEGEL_TARGET", …)`.
+/// What stands for a placeholder, and in the environment: `("target", "PEGEL_TARGET", …)`. Without a name it stands in
+/// the environment only.
 pub type Word<'a> = (&'static str, &'static str, &'a str);
 
 impl Program {
