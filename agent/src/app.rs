@@ -6,6 +6,7 @@ use crate::config::{Purpose, Settings, load_settings};
 use crate::delivery::Delivery;
 use crate::intake::{DEFAULT_INTAKE_BYTES, Intake, intake};
 use crate::kept::Replay;
+use crate::logs_line;
 use crate::source::SourceContext;
 use crate::source::clock::SampleClock;
 use crate::source::container::runtime::Discovery;
@@ -56,7 +57,14 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
 
     let tls = UplinkTls::load(settings.uplink.tls.clone(), pegel_proto::wire::ALPN)
         .context("cannot use the agent's certificates")?;
-    let mut delivery = Delivery::start(&settings, &tls, &registry, None).await?;
+    let (logs, line) = match logs_line::prepare(&settings) {
+        Ok(prepared) => prepared.unzip(),
+        Err(error) => {
+            tracing::error!(error, "logs are not collected: their checkpoints can't be used");
+            (None, None)
+        }
+    };
+    let mut delivery = Delivery::start(&settings, &tls, &registry, line).await?;
 
     let sources_shutdown = CancellationToken::new();
     let context = source_context(&settings, delivery.intake.clone(), &registry, sources_shutdown.clone());
@@ -79,6 +87,8 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     });
     let host_status = host.as_ref().map(HostSource::status);
     let host = host.map(|source| tokio::spawn(source.run(context.clone())));
+    let log_intake = logs.as_ref().map(|logs| logs.intake.clone());
+    let logs = logs.map(|logs| logs.start(&settings, &catalogue, &context, &sources_shutdown));
     let probes = Arc::new(ProbeSource::start(settings.probes.clone(), Some(catalogue), context.clone()));
     let scrape = Arc::new(ScrapeSource::start(settings.scrape.clone(), context));
 
@@ -91,6 +101,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         containers: container_status,
         runtimes: discovery.clone(),
         probes: probes.clone(),
+        logs: logs.clone(),
         clock,
     };
     status.export(&registry);
@@ -118,8 +129,11 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     let admin_task = if settings.admin.enabled {
         let jobs = call_in::routes(probes.heartbeats().clone(), status.clock.clone());
         let ready = status.delivery.clone();
-        let replay =
-            Replay { rejects: delivery.rejects.clone(), samples: delivery.intake.clone(), entries: None };
+        let replay = Replay {
+            rejects: delivery.rejects.clone(),
+            samples: delivery.intake.clone(),
+            entries: log_intake,
+        };
         let routes = routes(status).merge(replay.route()).merge(jobs);
         let admin = Admin::new(settings.admin.clone(), registry.clone())
             .reload(reloader.as_fn())
@@ -145,6 +159,9 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     let sources_end = async {
         scrape.stopped().await;
         probes.stopped().await;
+        if let Some(logs) = &logs {
+            logs.stopped().await;
+        }
         for source in [host, containers].into_iter().flatten() {
             let _ = source.await;
         }
@@ -228,6 +245,11 @@ pub fn once(settings: Settings) -> anyhow::Result<String> {
         let (checks, problems) = probe_once(&settings.probes, &context).await;
         for problem in problems {
             eprintln!("{problem}");
+        }
+        for (status, _) in &checks {
+            if let Some(error) = &status.last_error {
+                eprintln!("check {} of {} failed: {error}", status.name, status.target);
+            }
         }
         blocks.extend(checks.into_iter().flat_map(|(_, blocks)| blocks));
         Ok(render::text(&blocks, render::WhichLabels::Full))

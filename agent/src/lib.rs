@@ -7,6 +7,7 @@ pub mod config;
 pub mod delivery;
 pub mod intake;
 pub mod kept;
+pub mod logs_line;
 pub mod pipeline;
 pub mod positions;
 pub mod rejects;

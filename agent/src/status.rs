@@ -1,5 +1,6 @@
 //! What the agent says of itself: the books as metrics, and `/api/v1/status` as JSON.
 
+use crate::logs_line::Running;
 use crate::pipeline::driver::Snapshot;
 use crate::pipeline::effect::OutputBooks;
 use crate::source::clock::SampleClock;
@@ -33,6 +34,8 @@ pub struct StatusSource {
     pub runtimes: Option<Arc<container::runtime::Discovery>>,
     /// The probe source.
     pub probes: Arc<ProbeSource>,
+    /// Logs; none if none are collected.
+    pub logs: Option<Running>,
     /// Sample times.
     pub clock: SampleClock,
 }
@@ -105,6 +108,7 @@ impl StatusSource {
             "collectors": self.host.as_ref().map(HostStatus::json),
             "containers": self.containers.as_ref().map(|status| json!(status.snapshot())),
             "runtimes": self.runtimes.as_ref().map(|discovery| json!(discovery.status())),
+            "logs": self.logs.as_ref().map(|logs| json!(logs.status())),
             "targets": self.scrape.status().iter().map(|t| json!(**t)).collect::<Vec<_>>(),
             "checks": self.probes.status().iter().map(|c| json!(**c)).collect::<Vec<_>>(),
             "check_changes": self.probes.told_changes(),

@@ -2,16 +2,18 @@
 
 use crate::cli::Launch;
 use crate::config::{OutputSettings, Settings, StatusSettings, load_settings};
-use crate::fanout::{Output, Tap};
+use crate::fanout::{Output, Tap, Taps};
 use crate::fleet::follow_sessions;
 use crate::node_up::NodeUp;
 use crate::output::recent::Recent;
+use crate::output::recent_logs::RecentLogs;
 use crate::output::remote_write::RemoteWrite;
 use crate::receiver::{Context as ReceiverContext, Outputs, Receiver, SessionTable};
 use crate::status::tenants::Tenants;
 use crate::status::{ReceiverFleet, RejectLog, Status};
 use crate::symbols::Symbols;
 use anyhow::Context as _;
+use pegel_proto::batch::Signal;
 use pegel_proto::wire::ALPN;
 use pegel_runtime::admin::{Admin, write_address};
 use pegel_runtime::exit::{Reloader, cancel_on_signals};
@@ -59,17 +61,21 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         .context("cannot use the aggregator's certificates")?;
     let symbols = Arc::new(Symbols::new());
     let recent = Recent::new(settings.recent.clone(), symbols.clone(), &registry);
-    let outputs = make_outputs(&settings, &symbols, &recent, &registry)?;
+    let recent_logs = RecentLogs::new(settings.recent_logs.clone(), &registry);
+    let outputs = make_outputs(&settings, &symbols, &recent, &recent_logs, &registry)?;
     let (_keep_outputs, outputs_watch) = watch::channel::<Outputs>(Arc::new(outputs.clone()));
 
     let sessions = Arc::new(SessionTable::new());
     let rejects = Arc::new(RejectLog::default());
-    let tap: Arc<dyn Tap> = recent.clone();
+    let mut taps: Vec<Arc<dyn Tap>> = vec![recent.clone()];
+    if settings.status.enabled {
+        taps.push(recent_logs.clone());
+    }
     let receiver = Receiver::bind(ReceiverContext {
         settings: settings.receiver.clone(),
         tls: tls.clone(),
         outputs: outputs_watch.clone(),
-        tap: Some(tap),
+        tap: Some(Arc::new(Taps(taps))),
         symbols: symbols.clone(),
         sessions: sessions.clone(),
         rejects: rejects.clone(),
@@ -122,7 +128,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
         let fleet = Arc::new(ReceiverFleet { sessions, rejects, outputs: outputs_watch });
         let mut page = settings.status.clone();
         page.status.agent_address = addresses.first().map(ToString::to_string).unwrap_or_default();
-        let status = Status::new(page.status.clone(), fleet, recent, &registry);
+        let status = Status::new(page.status.clone(), fleet, recent, Some(recent_logs), &registry);
         tokio::spawn(status.clone().run(last.clone()));
         if let Some(address) = page.tenants_listen {
             let tls =
@@ -132,7 +138,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
             let listener = TcpListener::bind(address)
                 .await
                 .with_context(|| format!("cannot answer tenants on {address} (status.tenants_listen)"))?;
-            tracing::info!(address = %listener.local_addr()?, "tenants are answered at /api/v1/status");
+            tracing::info!(address = %listener.local_addr()?, "tenants are answered at /api/v1/status and /api/v1/tail");
             servers.spawn(Tenants::new(status.clone(), tls, &registry).serve(listener, last.clone()));
         }
         let listener = bind_page(&page).await?;
@@ -159,6 +165,7 @@ fn make_outputs(
     settings: &Settings,
     symbols: &Arc<Symbols>,
     recent: &Arc<Recent>,
+    recent_logs: &Arc<RecentLogs>,
     registry: &Registry,
 ) -> anyhow::Result<Vec<Arc<dyn Output>>> {
     let mut outputs: Vec<Arc<dyn Output>> = Vec::new();
@@ -174,6 +181,7 @@ fn make_outputs(
     if outputs.is_empty() {
         // Somebody has to acknowledge: without a backend the recent past in memory is where data goes.
         outputs.push(recent.clone());
+        outputs.push(recent_logs.clone());
     }
     Ok(outputs)
 }
@@ -186,7 +194,9 @@ fn start_node_up(
     let mut wanted = settings.node_up.clone().filter(|_| !settings.outputs.is_empty())?;
     // Two aggregators that both know a node must not write one series: theirs differ in this label.
     wanted.aggregator.get_or_insert_with(|| settings.name.clone());
-    let node_up = NodeUp::new(wanted, outputs.to_vec(), symbols.clone());
+    let of_metrics = |output: &&Arc<dyn Output>| output.announcement().signal == Signal::Metrics;
+    let outputs = outputs.iter().filter(of_metrics).cloned().collect();
+    let node_up = NodeUp::new(wanted, outputs, symbols.clone());
     tokio::spawn(node_up.clone().run());
     Some(node_up)
 }

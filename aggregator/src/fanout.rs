@@ -108,3 +108,16 @@ pub trait Tap: Send + Sync + 'static {
     /// A batch of log entries was decoded.
     fn observe_logs(&self, agent: &AgentInfo, seq: BatchSeq, block: &Arc<DecodedBlock>);
 }
+
+/// Several that are shown the same, in order.
+pub struct Taps(pub Vec<Arc<dyn Tap>>);
+
+impl Tap for Taps {
+    fn observe(&self, agent: &AgentInfo, seq: BatchSeq, blocks: &[ResolvedBlock]) {
+        self.0.iter().for_each(|tap| tap.observe(agent, seq, blocks));
+    }
+
+    fn observe_logs(&self, agent: &AgentInfo, seq: BatchSeq, block: &Arc<DecodedBlock>) {
+        self.0.iter().for_each(|tap| tap.observe_logs(agent, seq, block));
+    }
+}

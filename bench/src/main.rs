@@ -5,7 +5,9 @@
 mod agent;
 mod forward;
 mod latency;
+mod logs;
 mod null_receiver;
+mod probes;
 mod process;
 mod site;
 mod spool;
@@ -37,6 +39,14 @@ enum Bench {
     Agent(agent::Arguments),
     /// From collection to queryable in Prometheus.
     Latency(latency::Arguments),
+    /// CPU time, memory and punctuality of thousands of http checks, beside blackbox_exporter.
+    Probes(probes::Arguments),
+    /// Lines from files to a Loki that forgets them: a corpus that is there, and lines that are being written, beside a
+    /// bare loop that reads, compresses, syncs and posts.
+    Logs(logs::Arguments),
+    /// The loop beside which `logs` measures.
+    #[command(hide = true)]
+    BareLogs(logs::BareArguments),
     /// The loop of reads beside which `agent` measures.
     #[command(hide = true)]
     BareLoop(agent::BareArguments),
@@ -49,6 +59,9 @@ fn main() -> anyhow::Result<()> {
         Bench::Forward(arguments) => forward::run(&arguments),
         Bench::Agent(arguments) => agent::run(&arguments),
         Bench::Latency(arguments) => latency::run(&arguments),
+        Bench::Probes(arguments) => probes::run(&arguments),
+        Bench::Logs(arguments) => logs::run(&arguments),
+        Bench::BareLogs(arguments) => logs::bare_loop(&arguments),
         Bench::BareLoop(arguments) => agent::bare_loop(&arguments),
     }
 }

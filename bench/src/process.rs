@@ -67,6 +67,11 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has used so far.
     pub fn usage(&self) -> Result<Usage> {
         Usage::of(self.child.id())

@@ -33,6 +33,16 @@ pub struct Backend<'a> {
 impl Site {
     /// Starts an aggregator; without a backend it keeps the recent past only.
     pub fn start(backend: Option<&Backend<'_>>) -> Result<Self> {
+        Self::with_outputs(&backend.map_or_else(String::new, |backend| {
+            format!(
+                "outputs:\n  - {{type: remote_write, name: bench, url: \"{}\", protocol: {}}}\n",
+                backend.url, backend.protocol
+            )
+        }))
+    }
+
+    /// Starts an aggregator with this section of outputs, in YAML.
+    pub fn with_outputs(outputs: &str) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let ca = CertificateAuthority::init(&dir.path().join("pki"), "bench", LIFETIME, Existing::Refuse)?;
         let localhost = IpAddr::from(Ipv4Addr::LOCALHOST);
@@ -42,12 +52,6 @@ impl Site {
             addresses: vec![localhost],
         };
         let IssuedFiles { cert, key } = ca.issue_aggregator(&names, LIFETIME, Existing::Refuse)?;
-        let outputs = backend.map_or_else(String::new, |backend| {
-            format!(
-                "outputs:\n  - {{type: remote_write, name: bench, url: \"{}\", protocol: {}}}\n",
-                backend.url, backend.protocol
-            )
-        });
         let address_file = dir.path().join("aggregator.address");
         let config = format!(
             "listen: [\"127.0.0.1:0\"]\nlisten_address_file: {}\n\
@@ -87,15 +91,21 @@ impl Site {
 
     /// Starts an agent with its default collectors. `sections` is more of its configuration, in YAML.
     pub fn agent(&self, interval: &str, sections: &str) -> Result<Process> {
+        self.agent_with(&format!("host: {{interval: {interval}}}\n{sections}"))
+    }
+
+    /// Starts an agent with these sections of its configuration, in YAML.
+    pub fn agent_with(&self, sections: &str) -> Result<Process> {
         let IssuedFiles { cert, key } = self.issue("bench", "node")?;
         let config = format!(
             "aggregator: {{addresses: [\"{}\"], ca_file: {}, cert_file: {}, key_file: {}}}\n\
-             state_dir: {}\nhost: {{interval: {interval}}}\nadmin: {{listen: \"127.0.0.1:0\"}}\n{sections}",
+             state_dir: {}\nadmin: {{listen: \"127.0.0.1:0\", address_file: {}}}\n{sections}",
             self.address,
             self.ca_file().display(),
             cert.display(),
             key.display(),
             self.dir().join("agent").display(),
+            self.dir().join("agent.admin").display(),
         );
         let config_file = self.dir().join("agent.yaml");
         std::fs::write(&config_file, config)?;

@@ -34,6 +34,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Tells in words why a node's data is not there.
     Why(WhyArgs),
+    /// Shows log entries, the recent past and then as they arrive.
+    Tail(Box<TailArgs>),
     /// Prints a completion script.
     Completions {
         /// For which shell.
@@ -204,6 +206,64 @@ pub struct WhyArgs {
     /// Whom to ask.
     #[command(flatten)]
     pub url: AggregatorUrl,
+}
+
+/// `tail`.
+#[derive(Debug, Clone, Args)]
+pub struct TailArgs {
+    /// The node; without it all nodes.
+    #[arg(value_name = "NODE")]
+    first: Option<String>,
+    /// Which entries, as in LogQL: `{job="nginx", level=~"err.*"} |= "timeout" !~ "GET /health"`.
+    #[arg(value_name = "SELECTOR")]
+    second: Option<String>,
+    /// Only entries of this tenant.
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// Only lines that contain this text.
+    #[arg(long, short = 'g', value_name = "TEXT")]
+    pub contains: Option<String>,
+    /// Begins this long ago, such as 5m, as far back as the aggregator remembers.
+    #[arg(long, value_name = "DURATION")]
+    pub since: Option<String>,
+    /// The most entries of the past; 100 without --since.
+    #[arg(long, short = 'n', value_name = "N")]
+    pub lines: Option<u32>,
+    /// Ends after the past.
+    #[arg(long)]
+    pub no_follow: bool,
+    /// Prints the API's JSON, an entry a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Whom to ask. A tenant asks the aggregator's `status.tenants_listen`, https://HOST:PORT, with a certificate.
+    #[command(flatten)]
+    pub url: AggregatorUrl,
+    /// The authority of the aggregator's certificate (PEM); without it the system's.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that says which tenant asks (PEM).
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    pub cert_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl TailArgs {
+    /// The node that is asked for.
+    pub fn node(&self) -> Option<&str> {
+        self.first.as_deref().filter(|text| !is_selector(text))
+    }
+
+    /// The selector.
+    pub fn selector(&self) -> Option<&str> {
+        self.second.as_deref().or_else(|| self.first.as_deref().filter(|text| is_selector(text)))
+    }
+}
+
+/// No name of a node begins like a selector.
+fn is_selector(text: &str) -> bool {
+    text.starts_with(['{', '|', '!', ' '])
 }
 
 #[cfg(test)]

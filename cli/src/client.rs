@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use http_body_util::BodyExt as _;
 use hyper::Uri;
+use hyper::body::Incoming;
 use pegel_aggregator::status::{ErrorAnswer, FleetAnswer};
 use pegel_runtime::http_client::{ClientTls, HttpClient, http_client};
 use std::time::Duration;
@@ -19,25 +20,34 @@ pub struct StatusClient {
 impl StatusClient {
     /// A client for the page at a URL.
     pub fn new(url: &str) -> Result<Self> {
+        Self::with_tls(url, &ClientTls::default())
+    }
+
+    /// A client that proves itself.
+    pub fn with_tls(url: &str, tls: &ClientTls) -> Result<Self> {
         let base = url.trim_end_matches('/').to_owned();
         let uri: Uri = base.parse().with_context(|| format!("`{url}` is not a URL"))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             bail!("`{url}` is not a URL of an aggregator's page: it begins with http:// or https://");
         }
-        Ok(Self { client: http_client(&ClientTls::default(), TIMEOUT)?, base })
+        Ok(Self { client: http_client(tls, TIMEOUT)?, base })
     }
 
     /// The body of an answer.
     pub async fn body(&self, path: &str) -> Result<Vec<u8>> {
+        let asked = async { anyhow::Ok(self.open(path).await?.collect().await?.to_bytes()) };
+        match tokio::time::timeout(TIMEOUT, asked).await {
+            Ok(body) => Ok(body?.into()),
+            Err(_) => bail!("no answer from {}{path} within {} s", self.base, TIMEOUT.as_secs()),
+        }
+    }
+
+    /// An answer that is read as it comes.
+    pub async fn open(&self, path: &str) -> Result<Incoming> {
         let url = format!("{}{path}", self.base);
-        let asked = async {
-            let response = self.client.get(url.parse()?).await?;
-            let status = response.status();
-            anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
-        };
-        let answer = tokio::time::timeout(TIMEOUT, asked).await;
-        let (status, body) = match answer {
-            Ok(Ok(answer)) => answer,
+        let asked = tokio::time::timeout(TIMEOUT, self.client.get(url.parse()?)).await;
+        let response = match asked {
+            Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 return Err(error).with_context(|| {
                     format!("cannot ask {url}; is the aggregator running, and is that its page (--aggregator-url)?")
@@ -45,14 +55,13 @@ impl StatusClient {
             }
             Err(_) => bail!("no answer from {url} within {} s", TIMEOUT.as_secs()),
         };
-        if !status.is_success() {
-            let told = serde_json::from_slice::<ErrorAnswer>(&body).map(|answer| answer.error);
-            bail!(
-                "{url} answered {status}: {}",
-                told.unwrap_or_else(|_| "is it an aggregator's page?".into())
-            );
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
         }
-        Ok(body.into())
+        let body = tokio::time::timeout(TIMEOUT, response.into_body().collect()).await??.to_bytes();
+        let told = serde_json::from_slice::<ErrorAnswer>(&body).map(|answer| answer.error);
+        bail!("{url} answered {status}: {}", told.unwrap_or_else(|_| "is it an aggregator's page?".into()))
     }
 
     /// The fleet.

@@ -134,10 +134,10 @@ fn balance(row: &BooksRow) -> String {
         0 => "balanced".to_owned(),
         off => format!("OFF BY {}", count(off.unsigned_abs())),
     };
+    let output = if books.output.is_empty() { "no output yet" } else { &books.output };
     format!(
-        "{} to {}: {} collected = {}; {verdict}",
+        "{} to {output}: {} collected = {}; {verdict}",
         books.signal,
-        books.output,
         count(books.collected),
         parts.join(" + ")
     )

@@ -7,6 +7,7 @@ mod client;
 mod fleet;
 mod paint;
 mod pki;
+mod tail;
 mod up;
 
 use clap::{CommandFactory as _, Parser as _};
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         Command::Pki { command } => pki::run(&command).and_then(|text| print(&text)),
         Command::Status(args) => fleet::status(&args).and_then(|text| print(&text)),
         Command::Why(args) => fleet::why(&args).and_then(|text| print(&text)),
+        Command::Tail(args) => tail::tail(&args).and_then(|text| print(&text)),
         Command::Completions { shell, program } => print(&completions(shell, program)),
         Command::Man { directory } => man(&directory).and_then(|text| print(&text)),
     };

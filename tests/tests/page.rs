@@ -92,10 +92,10 @@ fn the_page_shows_the_fleet_and_says_why_data_is_missing() -> Result<()> {
     browser.type_text("globex")?;
     browser.wait_for("document.querySelectorAll('#fleet tbody tr').length === 1")?;
     browser.evaluate("{ const f = document.querySelector('input[type=search]'); f.value = ''; f.dispatchEvent(new Event('input')); }")?;
-    browser.evaluate("document.querySelector('th:nth-child(7) button').focus()")?;
+    browser.evaluate("document.querySelector('th:nth-child(8) button').focus()")?;
     browser.press("Enter")?;
     browser
-        .wait_for("document.querySelector('th:nth-child(7)').getAttribute('aria-sort') === 'descending'")?;
+        .wait_for("document.querySelector('th:nth-child(8)').getAttribute('aria-sort') === 'descending'")?;
     assert_no_complaints(&browser);
     Ok(())
 }
@@ -209,5 +209,77 @@ fn checks_that_need_somebody_stand_on_the_first_page_and_all_on_their_own() -> R
     browser.open(&site.url("/nodes/acme/web-1"))?;
     browser.wait_for("document.querySelectorAll('#checks tbody tr').length === 3")?;
     assert_no_complaints(&browser);
+    Ok(())
+}
+
+#[test]
+fn log_entries_show_as_they_arrive_filtered_paused_and_bounded() -> Result<()> {
+    let Some(mut browser) = Browser::start()? else { return Ok(()) };
+    let site = Site::start()?;
+    site.fleet.agents.lock().extend([agent("acme", "web-1"), agent("acme", "web-2")]);
+    site.log("web-1", 1, "info", &["GET / 200", "GET /cart 200"]);
+    site.log("web-2", 1, "error", &["panic: out of cheese\n  at shop.rs:42", HOSTILE]);
+
+    browser.open(&site.url("/tail"))?;
+    let lines = "[...document.querySelectorAll('#tail .line')].map((line) => line.innerText).join('|')";
+    browser.wait_for("document.querySelectorAll('#tail li').length === 4")?;
+    browser.wait_for("document.querySelector('#link').innerText === 'live'")?;
+    let shown = browser.evaluate(lines)?;
+    assert!(shown.as_str().unwrap().contains(HOSTILE), "{shown}");
+    assert_eq!(browser.evaluate("document.querySelectorAll('main img').length")?, 0);
+    assert_eq!(browser.evaluate("document.title")?, "Logs · pegel");
+
+    // Visible 200 ms after it came, at the latest: looked at in the page's own time.
+    let seen = "new Promise((done) => { const list = document.querySelector('#tail'); const watch = new MutationObserver(() => { \
+                if (list.lastChild.innerText.includes('live at last')) done(Date.now()); }); watch.observe(list, { childList: true }); \
+                document.title = 'watching'; })";
+    browser.evaluate(&format!("window.seen = {seen}; null"))?;
+    let sent_ms = fleet::now_ms();
+    site.log("web-1", 2, "warn", &["live at last"]);
+    let seen_ms = browser.wait_for("(async () => await window.seen)()")?.as_f64().unwrap();
+    assert!(seen_ms - sent_ms as f64 <= 200.0, "shown {} ms after it came", seen_ms - sent_ms as f64);
+    keep_all(&mut browser, "logs")?;
+
+    // Text narrows, and so does a query; a query that can't be read is told.
+    let filter = "document.querySelector('[name=filter]')";
+    let narrow = |browser: &mut Browser, text: &str| -> Result<()> {
+        browser.evaluate(&format!("{{ {filter}.value = ''; {filter}.focus(); }}"))?;
+        browser.type_text(text)?;
+        browser.press("Enter")
+    };
+    narrow(&mut browser, "cart")?;
+    browser.wait_for(&format!("{lines} === 'GET /cart 200'"))?;
+    narrow(&mut browser, "{node=\"web-2\"} |~ \"chee.e\"")?;
+    browser.wait_for(&format!(
+        "{lines}.startsWith('panic: out of cheese') && document.querySelectorAll('#tail li').length === 1"
+    ))?;
+    browser.wait_for("document.querySelector('#tail li').dataset.level === 'bad'")?;
+    narrow(&mut browser, "{node=")?;
+    browser.wait_for(
+        "document.querySelector('#tail [role=alert]')?.innerText.includes('cannot read the query')",
+    )?;
+    browser.forget_complaints();
+
+    // A pause keeps what comes, and the list is bounded.
+    narrow(&mut browser, "GET")?;
+    browser.wait_for("document.querySelectorAll('#tail li').length === 2")?;
+    browser.evaluate("document.querySelector('#pause').click()")?;
+    site.log("web-1", 3, "info", &["GET /while-paused 200"]);
+    browser.wait_for("document.querySelector('#tail-state').innerText === 'paused, 1 waiting'")?;
+    assert_eq!(browser.evaluate("document.querySelectorAll('#tail li').length")?, 2);
+    browser.evaluate("document.querySelector('#pause').click()")?;
+    browser.wait_for(&format!("{lines}.includes('while-paused')"))?;
+    let many: Vec<String> = (0..3_000).map(|n| format!("GET /{n} 200")).collect();
+    site.log("web-1", 4, "info", &many.iter().map(String::as_str).collect::<Vec<_>>());
+    browser.wait_for(&format!(
+        "{lines}.endsWith('GET /2999 200') && document.querySelectorAll('#tail li').length === 1000"
+    ))?;
+    assert_no_complaints(&browser);
+
+    // From a node's page to its logs.
+    browser.open(&site.url("/nodes/acme/web-1"))?;
+    browser
+        .wait_for("document.querySelector('#to-logs a')?.href.endsWith('/tail?tenant=acme&node=web-1')")?;
+    browser.wait_for("document.querySelector('.facts').innerText.includes('log entries')")?;
     Ok(())
 }

@@ -17,7 +17,7 @@ pub use buffer::{BufferSettings, RawBuffer, RawWhenFull};
 pub use container::RawContainers;
 pub use host::{RawFilter, RawHost};
 pub use labels::{RawContainerPreset, RawHostPreset, RawProbePreset};
-pub use log::{LogSettings as LogSourceSettings, RawLogBuffer, RawLogInput, RawLogs};
+pub use log::{LogSettings as LogSourceSettings, RawFileStart, RawFiles, RawLogBuffer, RawLogInput, RawLogs};
 pub use probe::{RawCheck, RawProbes};
 pub use runtimes::{RawRuntimeKind, RawRuntimes, RawSocket};
 pub use scrape::{RawFormat, RawJob, RawScheme, RawScrape, RawTargetGroup};

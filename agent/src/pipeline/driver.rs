@@ -597,14 +597,19 @@ fn outputs_of(signal: Signal, outputs: &[crate::uplink::AnnouncedOutput]) -> Vec
     outputs.iter().filter(|o| o.signal == signal).map(|o| o.name.clone()).collect()
 }
 
-/// One output's books as heartbeats carry them; none before the first aggregator was met.
+/// One output's books as heartbeats carry them. What is kept for outputs that no aggregator has announced yet goes
+/// under an empty name, once there is something.
 fn wire_books(
     signal: Signal,
     books: &OutputBooks,
     oldest_spooled_ms: Option<i64>,
     now_ms: i64,
 ) -> Option<wire::Books> {
-    let output = books.output.as_ref()?;
+    let output = match &books.output {
+        Some(output) => output.to_string(),
+        None if books.books.collected > 0 => String::new(),
+        None => return None,
+    };
     let on_disk = oldest_spooled_ms.filter(|_| books.books.spooled > 0);
     let oldest_at_ms = books.oldest_at_ms.into_iter().chain(on_disk).min();
     let counts = |pairs: Vec<(&'static str, u64)>| {
@@ -615,7 +620,7 @@ fn wire_books(
     };
     Some(wire::Books {
         signal: wire::WireSignal::from(signal).into(),
-        output: output.to_string(),
+        output,
         collected: books.books.collected,
         delivered: books.books.delivered,
         held_already: books.books.held_already,

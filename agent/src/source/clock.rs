@@ -77,6 +77,14 @@ pub fn system_wall_ms() -> i64 {
     }
 }
 
+/// The system's wall clock, in nanoseconds since the Unix epoch: the time of log entries that bring none.
+pub fn system_wall_ns() -> i64 {
+    match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
+        Ok(since) => since.as_nanos() as i64,
+        Err(before) => -(before.duration().as_nanos() as i64),
+    }
+}
+
 fn boot_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(now.tv_sec.max(0) as u64, now.tv_nsec.clamp(0, 999_999_999) as u32)

@@ -11,9 +11,9 @@ mod status;
 pub use limits::RawLimits;
 pub use output::{OutputSettings, RawNames, RawOutput, RawProtocol, RawRemoteWrite};
 pub use receiver::{RawReceiverTls, ReceiverTlsSettings};
-pub use status::{RawNodeUp, RawRecent, RawStatus, StatusSettings};
+pub use status::{RawNodeUp, RawRecent, RawRecentLogs, RawStatus, StatusSettings};
 
-use crate::output::recent;
+use crate::output::{recent, recent_logs};
 use pegel_runtime::admin::{AdminSettings, RawAdmin};
 use pegel_runtime::config::form::{FilePath, Listen, Period};
 use pegel_runtime::config::{BadConfig, Input, Loaded, Mistakes, Path, load};
@@ -97,6 +97,8 @@ pub struct Settings {
     pub outputs: Vec<OutputSettings>,
     /// The recent past.
     pub recent: recent::Settings,
+    /// The newest log entries.
+    pub recent_logs: recent_logs::Settings,
     /// `pegel_node_up`; none if it is turned off.
     pub node_up: Option<crate::node_up::Settings>,
     /// The page.
@@ -148,6 +150,7 @@ impl RawAggregator {
                 .map(|file| mistakes.path_of(&root.key("listen_address_file"), file)),
             tls: self.tls.resolve(&root.key("tls"), mistakes),
             outputs: output::resolve(&self.outputs, &recent.name, &root.key("outputs"), mistakes),
+            recent_logs: self.recent.resolve_logs(&recent, &root.key("recent"), mistakes),
             recent,
             node_up: self.node_up.resolve(&root.key("node_up"), mistakes),
             status: self.status.resolve(&name, &root.key("status"), mistakes),

@@ -1,16 +1,19 @@
 //! `recent`, `node_up` and `status`: what the aggregator itself tells of nodes.
 
 use crate::node_up;
-use crate::output::recent;
+use crate::output::{recent, recent_logs};
 use crate::status;
 use pegel_runtime::admin::refuse_remote;
-use pegel_runtime::config::form::{FilePath, Listen, Period};
+use pegel_runtime::config::form::{ByteSize, FilePath, Listen, Period};
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The most that anybody may give to the newest log entries: what does not fit 32 bits is a slip.
+const MAX_LOG_BYTES: u64 = 4 << 30;
 
 /// The recent past in memory.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +31,40 @@ pub struct RawRecent {
     /// The most nodes, at about 10 KB each.
     #[schemars(range(min = 1))]
     pub nodes: u32,
+    /// The newest log entries, behind `pegel tail` and the page.
+    pub logs: RawRecentLogs,
+}
+
+/// The newest log entries of each node in memory, and who may follow them.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawRecentLogs {
+    /// The most of one node.
+    pub per_node: ByteSize,
+    /// The most entries of one node.
+    #[schemars(range(min = 1))]
+    pub entries_per_node: u32,
+    /// The most of all nodes together; where it is not enough for `per_node`, all have an equal share of it.
+    pub total: ByteSize,
+    /// How many may follow at a time. Those whom a tenant's certificate lets in may take a quarter of the places for
+    /// each tenant.
+    #[schemars(range(min = 1))]
+    pub followers: u32,
+    /// The most that waits for a follower that is slow; what exceeds it is not shown, and told.
+    pub queue: ByteSize,
+}
+
+impl Default for RawRecentLogs {
+    fn default() -> Self {
+        let settings = recent_logs::Settings::default();
+        Self {
+            per_node: ByteSize(settings.max_bytes_per_node as u64),
+            entries_per_node: settings.max_entries_per_node as u32,
+            total: ByteSize(settings.max_bytes as u64),
+            followers: settings.max_followers as u32,
+            queue: ByteSize(settings.max_queue_bytes as u64),
+        }
+    }
 }
 
 impl Default for RawRecent {
@@ -38,6 +75,7 @@ impl Default for RawRecent {
             series_per_node: settings.max_series_per_node as u32,
             series: settings.max_series as u32,
             nodes: settings.max_nodes as u32,
+            logs: RawRecentLogs::default(),
         }
     }
 }
@@ -54,6 +92,38 @@ impl RawRecent {
             max_nodes: self.nodes as usize,
             forget_after: self.history.0,
             ..recent::Settings::default()
+        }
+    }
+}
+
+impl RawRecent {
+    pub(super) fn resolve_logs(
+        &self,
+        recent: &recent::Settings,
+        path: &Path,
+        mistakes: &mut Mistakes,
+    ) -> recent_logs::Settings {
+        let path = path.key("logs");
+        let logs = &self.logs;
+        if logs.per_node.0 > logs.total.0 {
+            let reason = format!("{} for one node is more than {} for all", logs.per_node, logs.total);
+            mistakes.at(&path.key("per_node"), reason, "make it smaller than `total`");
+        }
+        for (key, size) in [("total", &logs.total), ("queue", &logs.queue)] {
+            if size.0 > MAX_LOG_BYTES {
+                let reason = format!("{size} is more than a page's past is worth");
+                mistakes.at(&path.key(key), reason, "use 4GiB at most");
+            }
+        }
+        recent_logs::Settings {
+            name: recent.name.clone(),
+            max_bytes_per_node: logs.per_node.0 as usize,
+            max_entries_per_node: logs.entries_per_node as usize,
+            max_bytes: logs.total.0.min(MAX_LOG_BYTES) as usize,
+            max_nodes: recent.max_nodes,
+            max_followers: logs.followers as usize,
+            max_queue_bytes: logs.queue.0.min(MAX_LOG_BYTES) as usize,
+            forget_after: recent.forget_after,
         }
     }
 }
@@ -117,8 +187,8 @@ pub struct RawStatus {
     pub allow_remote: bool,
     /// A file to which the bound address is written, for scripts that choose port 0.
     pub address_file: Option<FilePath>,
-    /// An address on which tenants are answered at `/api/v1/status` over HTTPS, as `[::]:4435`: each caller shows a
-    /// certificate like an agent's and sees the nodes and checks of its tenant. Without it they are not.
+    /// An address on which tenants are answered at `/api/v1/status` and `/api/v1/tail` over HTTPS, as `[::]:4435`:
+    /// each caller shows a certificate like an agent's and sees the nodes, checks and log entries of its tenant. Without it they are not.
     pub tenants_listen: Option<Listen>,
     /// How old a value may be for `/federate`, and how long ago a check may have run before its state is unknown.
     pub look_back: Period,

@@ -238,6 +238,10 @@ impl SessionTable {
                 books.dropped.truncate(MAX_REASONS);
                 books.rejected.truncate(MAX_REASONS);
                 let key = (books.signal, books.output.clone());
+                if !books.output.is_empty() {
+                    // What was kept for whatever output comes has got one.
+                    entry.books.remove(&(books.signal, String::new()));
+                }
                 if entry.books.len() < MAX_BOOKS || entry.books.contains_key(&key) {
                     entry.books.insert(key, books);
                 }

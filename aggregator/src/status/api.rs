@@ -1,6 +1,6 @@
 //! The JSON API: `/api/v1/…`. All instants are milliseconds since the Unix epoch; counts are records.
 
-use super::board::{FleetRow, Known, Snapshot, live_values};
+use super::board::{FleetRow, Known, Snapshot};
 use super::findings::Finding;
 use super::fleet::{Books, OutputStatus};
 use super::{Refusal, Status};
@@ -145,7 +145,7 @@ pub(super) async fn fleet(State(status): State<Arc<Status>>) -> Json<FleetAnswer
         now_ms: snapshot.at_ms,
         aggregator: status.settings.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        agents: snapshot.agents.iter().map(|known| summary(known, snapshot.at_ms)).collect(),
+        agents: snapshot.agents.iter().map(summary).collect(),
         outputs: snapshot.outputs.clone(),
     })
 }
@@ -170,8 +170,8 @@ pub(super) fn node_answer(
     let recent = status.board.recent();
     let live = recent.live(identity);
     let now_ms = recent.now_ms();
-    let mut agent = summary(known, now_ms);
-    agent.row.live = live.map(|live| live_values(live, now_ms)).unwrap_or_default();
+    let mut agent = summary(known);
+    agent.row.live = status.board.live(identity, now_ms);
     Some(NodeAnswer {
         now_ms,
         agent,
@@ -224,11 +224,11 @@ pub(super) async fn outputs(State(status): State<Arc<Status>>) -> Json<OutputsAn
     Json(OutputsAnswer { outputs: status.board.fleet().outputs() })
 }
 
-fn summary(known: &Known, now_ms: i64) -> AgentSummary {
+fn summary(known: &Known) -> AgentSummary {
     let agent = &known.status;
     let books = agent.books.iter().map(|b| BooksRow { books: b.clone(), difference: b.difference() });
     AgentSummary {
-        row: known.row(now_ms),
+        row: known.row(),
         hostname: agent.hostname.clone(),
         peer: agent.peer.to_string(),
         epoch: agent.epoch.to_string(),

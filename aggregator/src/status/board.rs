@@ -3,6 +3,7 @@
 use super::findings::{Finding, Growth, Level, findings};
 use super::fleet::{AgentStatus, FleetView, OutputStatus};
 use crate::output::recent::{Live, Recent, Track};
+use crate::output::recent_logs::RecentLogs;
 use parking_lot::Mutex;
 use pegel_proto::identity::AgentIdentity;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use std::sync::Arc;
 
 /// Main values older than this are no longer what a node is doing: eight default intervals.
 const LIVE_MS: i64 = 120_000;
+/// Under which name the rate of log entries stands among a node's live values.
+const ENTRY_RATE: &str = "log_entries_per_second";
 /// A look at the fleet is used for this long.
 const FRESH_MS: i64 = 900;
 
@@ -27,7 +30,7 @@ pub(super) struct Snapshot {
 pub(super) struct Known {
     pub(super) status: AgentStatus,
     pub(super) findings: Vec<Finding>,
-    pub(super) live: Option<Live>,
+    pub(super) live: BTreeMap<String, f32>,
 }
 
 /// A line of the fleet table.
@@ -51,22 +54,22 @@ pub struct FleetRow {
     pub lag_ms: u64,
     /// Bytes in its spool.
     pub spooled_bytes: u64,
-    /// Samples in front and spool, of the output with the most.
+    /// Records (samples, log entries) in front and spool, of the output with the most.
     pub waiting: u64,
-    /// Samples delivered, over all outputs.
+    /// Records delivered, over all outputs.
     pub delivered: u64,
-    /// Samples found at the backend already, over all outputs.
+    /// Records found at the backend already, over all outputs.
     pub held: u64,
-    /// Samples dropped, over all outputs.
+    /// Records dropped, over all outputs.
     pub dropped: u64,
-    /// Samples refused, over all outputs.
+    /// Records refused, over all outputs.
     pub rejected: u64,
-    /// The newest main values by track name; absent where unknown.
+    /// The newest main values by track name, and `log_entries_per_second`; absent where unknown.
     pub live: BTreeMap<String, f32>,
 }
 
 impl Known {
-    pub(super) fn row(&self, now_ms: i64) -> FleetRow {
+    pub(super) fn row(&self) -> FleetRow {
         let agent = &self.status;
         let sum = |of: fn(&super::fleet::Books) -> u64| agent.books.iter().map(of).sum();
         FleetRow {
@@ -84,13 +87,13 @@ impl Known {
             held: sum(|b| b.held_already),
             dropped: sum(super::fleet::Books::dropped_total),
             rejected: sum(super::fleet::Books::rejected_total),
-            live: self.live.map(|live| live_values(live, now_ms)).unwrap_or_default(),
+            live: self.live.clone(),
         }
     }
 }
 
 /// The known values of a node's newest point, by track name; none if they are old.
-pub(super) fn live_values(live: Live, now_ms: i64) -> BTreeMap<String, f32> {
+fn live_values(live: Live, now_ms: i64) -> BTreeMap<String, f32> {
     if now_ms - live.heard_ms > LIVE_MS {
         return BTreeMap::new();
     }
@@ -110,6 +113,7 @@ struct Losses {
 pub(super) struct Board {
     fleet: Arc<dyn FleetView>,
     recent: Arc<Recent>,
+    logs: Option<Arc<RecentLogs>>,
     state: Mutex<State>,
 }
 
@@ -120,8 +124,28 @@ struct State {
 }
 
 impl Board {
-    pub(super) fn new(fleet: Arc<dyn FleetView>, recent: Arc<Recent>) -> Self {
-        Self { fleet, recent, state: Mutex::default() }
+    pub(super) fn new(fleet: Arc<dyn FleetView>, recent: Arc<Recent>, logs: Option<Arc<RecentLogs>>) -> Self {
+        Self { fleet, recent, logs, state: Mutex::default() }
+    }
+
+    /// What a node is doing: its newest main values, and how many log entries it sends.
+    pub(super) fn live(&self, identity: &AgentIdentity, now_ms: i64) -> BTreeMap<String, f32> {
+        let mut live = self.recent.live(identity).map(|live| live_values(live, now_ms)).unwrap_or_default();
+        if let Some(logs) = &self.logs
+            && logs.heard_ms(identity).is_some_and(|heard_ms| now_ms - heard_ms <= LIVE_MS)
+        {
+            // In steps that a person can tell apart, so that a row is not told anew each second.
+            let rate = logs.rate(identity);
+            let shown = if rate < 10.0 { (rate * 10.0).round() / 10.0 } else { rate.round() };
+            live.insert(ENTRY_RATE.to_owned(), shown as f32);
+        }
+        live
+    }
+
+    /// When anything that an agent collected last arrived.
+    fn heard_ms(&self, identity: &AgentIdentity) -> Option<i64> {
+        let samples = self.recent.live(identity).map(|live| live.heard_ms);
+        samples.max(self.logs.as_ref().and_then(|logs| logs.heard_ms(identity)))
     }
 
     pub(super) fn recent(&self) -> &Recent {
@@ -143,6 +167,7 @@ impl Board {
     }
 
     fn look(&self, now_ms: i64, losses: &mut HashMap<(AgentIdentity, String, String), Losses>) -> Snapshot {
+        let outputs = self.fleet.outputs();
         let mut agents = self.fleet.agents();
         agents.sort_by(|a, b| a.identity.cmp(&b.identity));
         let mut before = std::mem::take(losses);
@@ -169,12 +194,13 @@ impl Board {
                         now.growth
                     })
                     .collect();
-                let live = self.recent.live(&status.identity);
-                let findings = findings(&status, &growth, live.map(|live| live.heard_ms), now_ms);
+                let heard_ms = self.heard_ms(&status.identity);
+                let findings = findings(&status, &growth, &outputs, heard_ms, now_ms);
+                let live = self.live(&status.identity, now_ms);
                 Known { status, findings, live }
             })
             .collect();
-        Snapshot { at_ms: now_ms, agents, outputs: self.fleet.outputs() }
+        Snapshot { at_ms: now_ms, agents, outputs }
     }
 }
 

@@ -63,6 +63,9 @@ pub(super) async fn run(status: &Arc<Status>, shutdown: CancellationToken) {
         }
         if swept.elapsed() >= SWEEP {
             status.board.recent().sweep();
+            if let Some(logs) = &status.logs {
+                logs.sweep();
+            }
             swept = tokio::time::Instant::now();
         }
         let snapshot = status.board.snapshot();
@@ -83,7 +86,7 @@ fn changes(
 ) -> Option<Arc<str>> {
     let mut changed: Vec<(&AgentIdentity, FleetRow, bool)> = Vec::new();
     for known in &snapshot.agents {
-        let row = known.row(snapshot.at_ms);
+        let row = known.row();
         let before = told.get(&known.status.identity);
         if before != Some(&row) {
             let level_changed = before.is_none_or(|before| before.level != row.level);
@@ -137,7 +140,7 @@ fn fleet_event(
 }
 
 fn whole_fleet(status: &Status, snapshot: &Snapshot) -> Arc<str> {
-    let rows: Vec<FleetRow> = snapshot.agents.iter().map(|known| known.row(snapshot.at_ms)).collect();
+    let rows: Vec<FleetRow> = snapshot.agents.iter().map(|known| known.row()).collect();
     fleet_event(status, snapshot, rows.iter().collect(), Vec::new(), true)
 }
 

@@ -1,8 +1,8 @@
 //! Why is my data not there? The one place that turns an agent's state into words, for the page, `pegel status` and
 //! `pegel why`. A finding says what is so, why it matters or where the data is, and what to do.
 
-use super::fleet::{AgentStatus, Books};
-use super::words::{bytes, count, long_span, samples, span};
+use super::fleet::{AgentStatus, Books, OutputStatus};
+use super::words::{bytes, count, long_span, records, span};
 use serde::{Deserialize, Serialize};
 
 /// A session that ended this long ago may just be moving to another aggregator (idle limit of the uplink: 30 s).
@@ -56,17 +56,30 @@ impl Finding {
 /// When an agent's losses last grew, as far as this aggregator has watched. Instants in milliseconds; none: not since.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Growth {
-    /// Samples were dropped.
+    /// Records were dropped.
     pub dropped_ms: Option<i64>,
-    /// Samples were refused.
+    /// Records were refused.
     pub rejected_ms: Option<i64>,
 }
 
-/// What there is to say of an agent, the worst first. Never empty. `heard_ms` is when its last samples arrived here.
-pub fn findings(agent: &AgentStatus, growth: &[Growth], heard_ms: Option<i64>, now_ms: i64) -> Vec<Finding> {
+/// What there is to say of an agent, the worst first. Never empty. `outputs` are those of this aggregator, `heard_ms`
+/// is when the last batch arrived here.
+pub fn findings(
+    agent: &AgentStatus,
+    growth: &[Growth],
+    outputs: &[OutputStatus],
+    heard_ms: Option<i64>,
+    now_ms: i64,
+) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(contact(agent, now_ms));
     for (i, books) in agent.books.iter().enumerate() {
+        if agent.connected
+            && let Some(finding) = without_output(books, outputs)
+        {
+            found.push(finding);
+            continue;
+        }
         output(&mut found, books, growth.get(i).copied().unwrap_or_default(), now_ms);
     }
     if agent.connected {
@@ -83,14 +96,23 @@ pub fn findings(agent: &AgentStatus, growth: &[Growth], heard_ms: Option<i64>, n
         ));
     }
     if found.is_empty() {
-        let delivered: u64 = agent.books.iter().map(|b| b.delivered + b.held_already).sum();
+        let delivered = |signal: &str| -> u64 {
+            let books = agent.books.iter().filter(|books| books.signal == signal);
+            books.map(|books| books.delivered + books.held_already).sum()
+        };
+        let delivered: Vec<String> = ["metrics", "logs", "traces"]
+            .into_iter()
+            .filter(|signal| delivered(signal) > 0)
+            .map(|signal| records(signal, delivered(signal)))
+            .collect();
+        let delivered = if delivered.is_empty() { "Nothing yet".to_owned() } else { delivered.join(" and ") };
         let waiting: u64 = agent.books.iter().map(|b| b.in_front + b.spooled).sum();
         let (what, why) = if agent.books.iter().all(|books| books.collected == 0) {
             ("Just connected.".to_owned(), "Its first report is due within half a minute.".to_owned())
         } else {
             let on_its_way =
                 if waiting == 0 { String::new() } else { format!(", {} on their way", count(waiting)) };
-            ("All is well.".to_owned(), format!("{} delivered{on_its_way}.", samples(delivered)))
+            ("All is well.".to_owned(), format!("{delivered} delivered{on_its_way}."))
         };
         found.push(Finding::new(Level::Good, what, why, ""));
     }
@@ -132,22 +154,59 @@ fn contact(agent: &AgentStatus, now_ms: i64) -> Option<Finding> {
     ))
 }
 
+/// Data that waits for an output which this aggregator does not have.
+fn without_output(books: &Books, outputs: &[OutputStatus]) -> Option<Finding> {
+    let (signal, name) = (&books.signal, &books.output);
+    let backlog = books.in_front + books.spooled;
+    let mut taking = outputs.iter().filter(|output| output.signal == *signal);
+    if backlog == 0 || outputs.is_empty() || taking.clone().any(|output| output.name == *name) {
+        return None;
+    }
+    let waiting = records(signal, backlog);
+    if taking.next().is_none() {
+        let kind = match signal.as_str() {
+            "logs" => "of type `loki`",
+            "metrics" => "of type `remote_write`",
+            _ => "for them",
+        };
+        return Some(Finding::new(
+            Level::Bad,
+            format!("No output of this aggregator takes {signal}."),
+            format!("{waiting} wait on the node; nothing is lost while its spool has room."),
+            format!(
+                "Add an output {kind} to the aggregator's configuration, or take {signal} out of the agent's."
+            ),
+        ));
+    }
+    // Before the first session nothing is assigned; a moment later it is.
+    (!name.is_empty()).then(|| {
+        Finding::new(
+            Level::Warning,
+            format!("This aggregator has no output {name}."),
+            format!("{waiting} wait for it on the node, until the agent reaches an aggregator that has it, or gives it up after a day."),
+            format!("Configure an output {name} for {signal} here too, or wait until it is given up (`buffer.retire_output_after`)."),
+        )
+    })
+}
+
 fn output(found: &mut Vec<Finding>, books: &Books, growth: Growth, now_ms: i64) {
     let name = &books.output;
+    let logs = books.signal == "logs";
+    let amount = |n: u64| records(&books.signal, n);
     let ongoing = |at: Option<i64>| at.is_some_and(|at| now_ms - at < ONGOING_MS);
     let backlog = books.in_front + books.spooled;
     if let Some(reason) = &books.parked {
         found.push(Finding::new(
             Level::Bad,
             format!("Output {name} takes nothing: {reason}."),
-            format!("{} wait on the node; nothing is lost while its spool has room.", samples(backlog)),
+            format!("{} wait on the node; nothing is lost while its spool has room.", amount(backlog)),
             format!("Correct the URL, credentials or tenant of output {name} in the aggregator's configuration; it tries again by itself."),
         ));
     } else if books.lag_ms >= LAG_MS {
         found.push(Finding::new(
             Level::Warning,
             format!("{} behind to output {name}.", span(books.lag_ms as i64)),
-            format!("{} wait on the node and are sent oldest first.", samples(backlog)),
+            format!("{} wait on the node and are sent oldest first.", amount(backlog)),
             format!(
                 "Nothing, if the number falls. If it does not: is the backend of {name} up, and fast enough?"
             ),
@@ -159,14 +218,18 @@ fn output(found: &mut Vec<Finding>, books: &Books, growth: Growth, now_ms: i64) 
             if now { Level::Bad } else { Level::Note },
             format!(
                 "{} {} dropped on the node.",
-                samples(books.dropped_total()),
+                amount(books.dropped_total()),
                 if now { "are being" } else { "were" }
             ),
             format!("{} (to output {name}).", reasons(&books.dropped, drop_words)),
-            if now {
-                "Bring the backend back, or give the agent's spool more room (`buffer.quota`)."
-            } else {
-                ""
+            match (now, logs) {
+                (true, false) => {
+                    "Bring the backend back, or give the agent's spool more room (`buffer.quota`)."
+                }
+                (true, true) => {
+                    "Bring the backend back, or give the agent's spool more room (`logs.buffer.quota`)."
+                }
+                (false, _) => "",
             },
         ));
     }
@@ -177,14 +240,17 @@ fn output(found: &mut Vec<Finding>, books: &Books, growth: Growth, now_ms: i64) 
             if now { Level::Bad } else { Level::Note },
             format!(
                 "{} {} refused by {name}.",
-                samples(books.rejected_total()),
+                amount(books.rejected_total()),
                 if now { "are being" } else { "were" }
             ),
             format!(
                 "{}. The agent keeps the latest: `pegel-agent rejects`.",
-                reasons(&books.rejected, reject_words)
+                reasons(&books.rejected, if logs { reject_words_of_logs } else { reject_words })
             ),
             match (now, too_old) {
+                (true, true) if logs => {
+                    "Raise `limits_config.reject_old_samples_max_age` in Loki above the longest outage to survive."
+                }
                 (true, true) => {
                     "Set `out_of_order_time_window` in Prometheus to the longest outage to survive."
                 }
@@ -196,8 +262,12 @@ fn output(found: &mut Vec<Finding>, books: &Books, growth: Growth, now_ms: i64) 
     if books.lost_in_crash > 0 {
         found.push(Finding::new(
             Level::Note,
-            format!("At most {} were lost in a crash.", samples(books.lost_in_crash)),
-            "They were in memory, younger than the linger, when the agent was killed or the power went.",
+            format!("At most {} were lost in a crash.", amount(books.lost_in_crash)),
+            if logs {
+                "They were in memory when the agent was killed or the power went, and came from where nothing can be read again (syslog, a pipe, a file that is gone)."
+            } else {
+                "They were in memory, younger than the linger, when the agent was killed or the power went."
+            },
             "",
         ));
     }
@@ -205,7 +275,7 @@ fn output(found: &mut Vec<Finding>, books: &Books, growth: Growth, now_ms: i64) 
     if difference != 0 {
         found.push(Finding::new(
             Level::Warning,
-            format!("The books of {name} are off by {}.", samples(difference.unsigned_abs())),
+            format!("The books of {name} are off by {}.", amount(difference.unsigned_abs())),
             if difference > 0 {
                 "That many were collected and are accounted for nowhere."
             } else {
@@ -256,11 +326,15 @@ fn silence(agent: &AgentStatus, heard_ms: Option<i64>, now_ms: i64) -> Option<Fi
             Level::Warning,
             "It collects nothing.",
             format!(
-                "It has been connected for {} and has not collected a single sample.",
+                "It has been connected for {} and has collected neither a sample nor a log entry.",
                 long_span(connected_for)
             ),
             "Check the sources in its configuration: `pegel-agent validate`, `pegel-agent once`.",
         ));
+    }
+    // A node may have nothing to log for hours; a source of metrics is never silent.
+    if agent.books.iter().all(|books| books.signal != "metrics" || books.collected == 0) {
+        return None;
     }
     let silent = now_ms - heard_ms.unwrap_or(agent.since_ms);
     let held_back = agent.books.iter().any(|b| b.parked.is_some() || b.lag_ms >= LAG_MS);
@@ -310,6 +384,16 @@ fn reject_words(reason: &str) -> Option<&'static str> {
         "tenant_limit" => "above a limit of the tenant",
         "too_large" => "too large for the backend",
         _ => return None,
+    })
+}
+
+fn reject_words_of_logs(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "too_old" => "older than the backend takes",
+        "out_of_order" => "too far behind their stream's newest entry",
+        "too_large" => "with lines longer than the backend takes",
+        "invalid_labels" => "with labels that the backend does not take",
+        other => return reject_words(other),
     })
 }
 

@@ -18,6 +18,7 @@ pub mod fleet;
 pub mod overview;
 mod page;
 mod receiver_fleet;
+mod tail;
 pub mod tenants;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use overview::Caller;
 pub use receiver_fleet::{ReceiverFleet, RejectLog};
 
 use crate::output::recent::Recent;
+use crate::output::recent_logs::RecentLogs;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -102,17 +104,19 @@ impl Default for Settings {
 pub struct Status {
     settings: Settings,
     board: Board,
+    logs: Option<Arc<RecentLogs>>,
     ticks: broadcast::Sender<Arc<events::Tick>>,
     streams: Arc<Semaphore>,
     requests: Counter,
 }
 
 impl Status {
-    /// Puts it together.
+    /// Puts it together. Without `logs` nobody can follow log entries.
     pub fn new(
         settings: Settings,
         fleet: Arc<dyn FleetView>,
         recent: Arc<Recent>,
+        logs: Option<Arc<RecentLogs>>,
         registry: &Registry,
     ) -> Arc<Self> {
         let streams = Arc::new(Semaphore::new(settings.max_event_streams));
@@ -125,7 +129,8 @@ impl Status {
         });
         Arc::new(Self {
             settings,
-            board: Board::new(fleet, recent),
+            board: Board::new(fleet, recent, logs.clone()),
+            logs,
             // A listener that is four ticks behind gets the whole fleet again instead of what it missed.
             ticks: broadcast::channel(4).0,
             streams,
@@ -144,6 +149,7 @@ impl Status {
             .route("/nodes/{tenant}/{node}", get(page::shell))
             .route("/refused", get(page::shell))
             .route("/checks", get(page::shell))
+            .route("/tail", get(page::shell))
             .route("/assets/{name}", get(page::asset))
             .route("/api/v1/status", get(overview::overview))
             .route("/api/v1/fleet", get(api::fleet))
@@ -152,9 +158,19 @@ impl Status {
             .route("/api/v1/rejects", get(api::rejects))
             .route("/api/v1/outputs", get(api::outputs))
             .route("/api/v1/events", get(events::events))
+            .route("/api/v1/tail", get(tail::tail))
             .route("/federate", get(federate::federate))
             .layer(axum::middleware::from_fn_with_state(self.clone(), guard))
             .with_state(self.clone())
+    }
+
+    /// What to say if this aggregator has outputs and none of them takes a signal.
+    fn no_output_for(&self, signal: &str) -> Option<String> {
+        let outputs = self.board.fleet().outputs();
+        let none = !outputs.is_empty() && outputs.iter().all(|output| output.signal != signal);
+        none.then(|| {
+            format!("No output of this aggregator takes {signal}: agents keep theirs until one does.")
+        })
     }
 
     /// Tells pages of changes, and lets go of what is too old to show. Returns when `shutdown` is cancelled.

@@ -11,7 +11,7 @@ const SHELL: &str = include_str!("page/index.html");
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, content type, content.
-const ASSETS: [(&str, &str, &str); 9] = [
+const ASSETS: [(&str, &str, &str); 10] = [
     ("style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("app.js", JAVASCRIPT, include_str!("page/app.js")),
     ("dom.js", JAVASCRIPT, include_str!("page/dom.js")),
@@ -20,6 +20,7 @@ const ASSETS: [(&str, &str, &str); 9] = [
     ("checks.js", JAVASCRIPT, include_str!("page/checks.js")),
     ("fleet.js", JAVASCRIPT, include_str!("page/fleet.js")),
     ("node.js", JAVASCRIPT, include_str!("page/node.js")),
+    ("tail.js", JAVASCRIPT, include_str!("page/tail.js")),
     ("icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
 

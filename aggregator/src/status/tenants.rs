@@ -1,8 +1,10 @@
 //! The status API for tenants: HTTPS, where the caller's certificate says whose state it may see.
 //!
 //! A caller shows the same kind of certificate as an agent, and sees what belongs to the tenant that it names. One
-//! request a connection: so a certificate that was revoked or has expired is refused at the next request.
+//! request a connection: so a certificate that was revoked or has expired is refused at the next request. Who follows
+//! logs has an answer without an end: its certificate is looked at again while it lasts.
 
+use super::tail::{self, Endless};
 use super::{Caller, Refusal, Status, overview};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -13,6 +15,7 @@ use pegel_runtime::metrics::{Counter, Registry};
 use pegel_runtime::tls::ReceiverTls;
 use rustls_pki_types::UnixTime;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -21,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How many connections may be open: each costs some 50 KB while it lasts.
 const MAX_CONNECTIONS: usize = 128;
-/// How long one may take in all, handshake and answer: an answer of 20 MB over 10 Mbit/s.
+/// How long one may take in all, handshake and answer: an answer of 20 MB over 10 Mbit/s. While logs are followed, how
+/// often the certificate is looked at.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(30);
 /// How long a handshake and a request's head may take.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
@@ -64,11 +68,11 @@ impl Tenants {
             };
             let (tenants, end) = (self.clone(), shutdown.clone());
             tokio::spawn(async move {
-                let answered = tokio::time::timeout(CONNECTION_LIMIT, tenants.answer(socket));
+                let answered = tenants.answer(socket);
                 tokio::select! {
                     () = end.cancelled() => {}
                     result = answered => {
-                        if let Ok(Err(reason)) = result {
+                        if let Err(reason) = result {
                             tenants.refused.inc();
                             tracing::debug!(%peer, reason, "a caller of the status API is refused");
                         }
@@ -88,24 +92,38 @@ impl Tenants {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
         let peer = self.tls.verify_peer(&chain, UnixTime::now()).map_err(|error| error.to_string())?;
         self.requests.inc();
-        let routes = TowerToHyperService::new(self.routes(Caller::Tenant(peer.identity.tenant)));
+        let endless = Endless::default();
+        let caller = Caller::Tenant(peer.identity.tenant);
+        let routes = TowerToHyperService::new(self.routes(caller, endless.clone()));
         let served = hyper::server::conn::http1::Builder::new()
             .keep_alive(false)
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_LIMIT)
-            .serve_connection(TokioIo::new(stream), routes)
-            .await;
-        // The caller went away: nobody to tell.
-        served.or(Ok(()))
+            .serve_connection(TokioIo::new(stream), routes);
+        let mut served = std::pin::pin!(served);
+        loop {
+            match tokio::time::timeout(CONNECTION_LIMIT, &mut served).await {
+                // The caller went away: nobody to tell.
+                Ok(result) => return result.or(Ok(())),
+                Err(_) if endless.0.load(Ordering::Relaxed) => {
+                    self.tls.verify_peer(&chain, UnixTime::now()).map_err(|error| error.to_string())?;
+                }
+                Err(_) => return Ok(()),
+            }
+        }
     }
 
-    fn routes(&self, caller: Caller) -> Router {
-        let elsewhere =
-            || async { Refusal(StatusCode::NOT_FOUND, "tenants are answered at /api/v1/status only".into()) };
+    fn routes(&self, caller: Caller, endless: Endless) -> Router {
+        let elsewhere = || async {
+            let told = "tenants are answered at /api/v1/status and /api/v1/tail only";
+            Refusal(StatusCode::NOT_FOUND, told.into())
+        };
         Router::new()
             .route("/api/v1/status", get(overview::overview))
+            .route("/api/v1/tail", get(tail::tail))
             .fallback(elsewhere)
             .layer(Extension(caller))
+            .layer(Extension(endless))
             .with_state(self.status.clone())
     }
 }

@@ -3,6 +3,7 @@
 use super::findings::{Growth, Level, ONGOING_MS, findings};
 use super::*;
 use crate::output::recent::tests::{Bed, HOST, START_MS, host_values, identity};
+use crate::output::recent_logs::tests::Bed as LogBed;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use pegel_proto::batch::{AgentEpoch, BatchSeq, RejectReason, Rejection};
@@ -12,7 +13,7 @@ use serde_json::Value;
 use std::sync::atomic::Ordering;
 
 #[derive(Default)]
-struct Fleet(Mutex<Vec<AgentStatus>>);
+struct Fleet(Mutex<Vec<AgentStatus>>, Mutex<Vec<OutputStatus>>);
 
 impl FleetView for Fleet {
     fn agents(&self) -> Vec<AgentStatus> {
@@ -24,7 +25,7 @@ impl FleetView for Fleet {
     }
 
     fn outputs(&self) -> Vec<OutputStatus> {
-        Vec::new()
+        self.1.lock().clone()
     }
 }
 
@@ -57,7 +58,7 @@ fn agent(node: &str) -> AgentStatus {
 }
 
 fn told(agent: &AgentStatus, growth: Growth) -> String {
-    let found = findings(agent, &[growth], Some(START_MS), START_MS);
+    let found = findings(agent, &[growth], &[], Some(START_MS), START_MS);
     assert!(found.is_sorted_by_key(|finding| std::cmp::Reverse(finding.level)), "{found:?}");
     let lines = found.iter().map(|f| format!("{:?}: {} {} {}", f.level, f.what, f.why, f.todo));
     lines.collect::<Vec<_>>().join("\n")
@@ -123,6 +124,23 @@ fn each_trouble_is_told_in_words() {
     );
     case(|a| a.books[0].collected += 2, quiet, &["Warning: The books of main are off by 2 samples"]);
     case(|a| a.books[0].delivered += 1, quiet, &["off by 1 sample.", "accounted for twice"]);
+    case(
+        |a| {
+            a.books[0].signal = "logs".into();
+            a.books[0].rejected.insert("too_old".into(), 1);
+            a.books[0].dropped.insert("quota_oldest".into(), 2);
+            (a.books[0].lost_in_crash, a.books[0].collected) = (5, 1_008);
+        },
+        lossy,
+        &[
+            "1 log entry are being refused by main",
+            "1 older than the backend takes",
+            "reject_old_samples_max_age",
+            "2 log entries are being dropped",
+            "`logs.buffer.quota`",
+            "At most 5 log entries were lost",
+        ],
+    );
     case(|a| a.clock_ahead_ms = Some(400_000), quiet, &["Warning: Its clock is 6 min 40 s ahead"]);
     case(|a| a.quarantined_segments = 2, quiet, &["2 damaged spool segments are set aside"]);
     case(|a| a.conflicts = 4, quiet, &["Another machine shows the same certificate"]);
@@ -133,11 +151,11 @@ fn each_trouble_is_told_in_words() {
 #[test]
 fn a_connected_agent_without_samples_is_told_apart_from_one_whose_output_is_away() {
     let silent = agent("n");
-    let found = findings(&silent, &[], Some(START_MS - 300_000), START_MS);
+    let found = findings(&silent, &[], &[], Some(START_MS - 300_000), START_MS);
     assert_eq!((found[0].level, &*found[0].what), (Level::Warning, "Connected, but no samples for 5 min."));
     let mut behind = agent("n");
     behind.books[0].lag_ms = 300_000;
-    let found = findings(&behind, &[], Some(START_MS - 300_000), START_MS);
+    let found = findings(&behind, &[], &[], Some(START_MS - 300_000), START_MS);
     assert!(found.iter().all(|finding| !finding.what.contains("no samples")), "{found:?}");
 }
 
@@ -164,6 +182,7 @@ fn books_from_the_wire_balance() {
 /// A status server in the test's own runtime.
 struct Site {
     bed: Bed,
+    logs: LogBed,
     fleet: Arc<Fleet>,
     client: HttpClient,
     base: String,
@@ -175,14 +194,16 @@ impl Site {
         let bed = Bed::new(crate::output::recent::Settings::default());
         let fleet = Arc::new(Fleet::default());
         let settings = Settings { tick: Duration::from_millis(20), ..settings };
-        let status = Status::new(settings, fleet.clone(), bed.recent.clone(), &bed.registry);
+        let logs = LogBed::new(crate::output::recent_logs::Settings::default());
+        let shown = (bed.recent.clone(), Some(logs.logs.clone()));
+        let status = Status::new(settings, fleet.clone(), shown.0, shown.1, &bed.registry);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         tokio::spawn(status.clone().run(stop.clone()));
         tokio::spawn(async move { axum::serve(listener, status.router()).await });
         let client = http_client(&ClientTls::default(), Duration::from_secs(5)).unwrap();
-        Self { bed, fleet, client, base, _stop: stop.drop_guard() }
+        Self { bed, logs, fleet, client, base, _stop: stop.drop_guard() }
     }
 
     async fn text(&self, path: &str) -> (u16, String) {
@@ -205,6 +226,7 @@ impl Site {
     /// Moves the clock; a second is beyond what a look at the fleet is good for.
     fn pass(&self, ms: i64) {
         self.bed.now_ms.fetch_add(ms, Ordering::Relaxed);
+        self.logs.now_ms.fetch_add(ms, Ordering::Relaxed);
     }
 }
 
@@ -431,7 +453,8 @@ async fn over_https_a_certificate_shows_its_tenants_state_and_no_other() {
     other.identity.tenant = TenantId::parse("globex").unwrap();
     site.fleet.0.lock().extend([agent("a"), other]);
     let settings = Settings::default();
-    let status = Status::new(settings, site.fleet.clone(), site.bed.recent.clone(), &site.bed.registry);
+    let shown = (site.bed.recent.clone(), Some(site.logs.logs.clone()));
+    let status = Status::new(settings, site.fleet.clone(), shown.0, shown.1, &site.bed.registry);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("https://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
@@ -462,7 +485,170 @@ async fn over_https_a_certificate_shows_its_tenants_state_and_no_other() {
     let (code, text) = ask(&reader, "/api/v1/status?tenant=globex").await.unwrap();
     assert!(code == 403 && text.contains("tenant acme"), "{code} {text}");
     assert_eq!(ask(&reader, "/api/v1/fleet").await.unwrap().0, 404);
+    site.logs.observe("acme", "a", 1, &["own"]);
+    site.logs.observe("globex", "b", 1, &["foreign"]);
+    let (code, text) = ask(&reader, "/api/v1/tail?follow=false").await.unwrap();
+    assert!(code == 200 && text.contains("own") && !text.contains("foreign"), "{code} {text}");
+    assert_eq!(ask(&reader, "/api/v1/tail?tenant=globex").await.unwrap().0, 403);
+    assert_eq!(ask(&reader, "/api/v1/tail?node=b").await.unwrap().0, 404, "of another tenant");
     for nobody in [client(None), client(Some(&stranger))] {
         assert_eq!(ask(&nobody, "/api/v1/status").await, None);
     }
+}
+
+#[test]
+fn data_without_an_output_that_takes_it_is_told() {
+    let output = |name: &str, signal: &str| OutputStatus {
+        name: name.into(),
+        signal: signal.into(),
+        ok: true,
+        detail: String::new(),
+        accepts_out_of_order: false,
+        out_of_order_window_seconds: 0,
+    };
+    let mut node = agent("n");
+    node.books.push(Books {
+        signal: "logs".into(),
+        output: String::new(),
+        collected: 70,
+        in_front: 10,
+        spooled: 60,
+        ..Books::default()
+    });
+    let told = |node: &AgentStatus, outputs: &[OutputStatus]| {
+        let first = findings(node, &[], outputs, Some(START_MS), START_MS).swap_remove(0);
+        format!("{:?}: {} {} {}", first.level, first.what, first.why, first.todo)
+    };
+    let metrics = output("main", "metrics");
+    let none = told(&node, std::slice::from_ref(&metrics));
+    assert!(none.starts_with("Bad: No output of this aggregator takes logs. 70 log entries wait"), "{none}");
+    assert!(none.contains("of type `loki`"), "{none}");
+    let with_loki = [metrics, output("loki", "logs")];
+    assert!(told(&node, &with_loki).starts_with("Good"), "assigned in a moment");
+    node.books[1].output = "elsewhere".into();
+    let other = told(&node, &with_loki);
+    assert!(other.starts_with("Warning: This aggregator has no output elsewhere."), "{other}");
+    node.books[1].output = "loki".into();
+    assert!(told(&node, &with_loki).starts_with("Good"), "on their way");
+    let well = told(&node, &with_loki);
+    assert!(well.contains("990 samples delivered, 80 on their way"), "{well}");
+}
+
+/// Reads a stream until it has said something.
+struct Told {
+    body: hyper::body::Incoming,
+    text: String,
+}
+
+impl Told {
+    async fn until(&mut self, wanted: &str) -> String {
+        while !self.text.contains(wanted) {
+            let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame()).await;
+            let frame = frame.unwrap_or_else(|_| panic!("no {wanted} in {}", self.text));
+            let frame = frame.unwrap_or_else(|| panic!("the end before {wanted}: {}", self.text)).unwrap();
+            self.text.push_str(&String::from_utf8_lossy(frame.data_ref().unwrap()));
+        }
+        std::mem::take(&mut self.text)
+    }
+}
+
+impl Site {
+    async fn follow(&self, query: &str, accept: &str) -> Told {
+        let request =
+            http::Request::get(format!("{}/api/v1/tail?{query}", self.base)).header("accept", accept);
+        let response =
+            self.client.request(request.body(http_body_util::Full::default()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Told { body: response.into_body(), text: String::new() }
+    }
+}
+
+fn entries(text: &str) -> Vec<Value> {
+    let lines = text.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).unwrap());
+    lines.filter(|line: &Value| line.get("event").is_none()).collect()
+}
+
+#[tokio::test]
+async fn a_tail_is_the_past_and_then_what_comes_each_entry_with_all_that_is_known() {
+    let site = Site::start(Settings::default()).await;
+    site.fleet.0.lock().extend([agent("a"), agent("b")]);
+    site.logs.observe("acme", "a", 1, &["job=web node=inner|one", "job=web|two traced"]);
+    site.pass(1_000);
+    site.logs.observe("acme", "b", 1, &["three"]);
+    let mut told = site.follow("", "*/*").await;
+    let past = entries(&told.until("\"live\"").await);
+    let lines: Vec<&str> = past.iter().map(|entry| entry["line"].as_str().unwrap()).collect();
+    assert_eq!(lines, ["one", "two traced", "three"]);
+    let first = serde_json::json!({
+        "at_ns": "1699999999998000000", "tenant": "acme", "node": "a",
+        "labels": {"exported_node": "inner", "job": "web"}, "metadata": {}, "line": "one",
+    });
+    assert_eq!(past[0], first);
+    assert_eq!(past[1]["metadata"]["trace_id"], "5f3a");
+    site.logs.observe("acme", "b", 2, &["<four> \"quoted\" \u{1b}[31m"]);
+    let live = entries(&told.until("four").await);
+    assert_eq!(live[0]["line"], "<four> \"quoted\" \u{1b}[31m");
+
+    let lines = async |query: &str| -> Vec<String> {
+        let (code, text) = site.text(&format!("/api/v1/tail?follow=false&{query}")).await;
+        assert_eq!(code, 200, "{text}");
+        entries(&text).iter().map(|entry| entry["line"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(lines("node=a").await, ["one", "two traced"]);
+    assert_eq!(lines("match=%7Bnode%3D%22a%22%7D%20%7C%3D%20%22two%22").await, ["two traced"]);
+    assert_eq!(lines("match=%7Bexported_node%3D%22inner%22%7D").await, ["one"]);
+    assert_eq!(lines("contains=thr").await, ["three"]);
+    assert_eq!(lines("limit=1&node=a").await, ["two traced"], "the newest ones");
+    assert_eq!(lines("since=500ms&node=b").await.len(), 2);
+    assert_eq!(lines("since=500ms&node=a").await.len(), 0);
+    assert_eq!(lines("after=1699999999998000000&node=a").await, ["two traced"]);
+    assert_eq!(lines("limit=0").await.len(), 0);
+    for (query, code, words) in [
+        ("node=nobody", 404, "not heard of node nobody"),
+        ("match=%7Bjob%7D", 400, "cannot read the query"),
+        ("limit=90000", 400, "no number from 0 to 5000"),
+        ("since=yesterday", 400, "since:"),
+        ("nod=a", 400, "use tenant, node, match"),
+    ] {
+        let (status, text) = site.text(&format!("/api/v1/tail?{query}")).await;
+        assert!(status == code && text.contains(words), "{query}: {status} {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_follows_by_events_and_is_told_when_no_output_takes_logs() {
+    let site = Site::start(Settings::default()).await;
+    site.fleet.1.lock().push(OutputStatus {
+        name: "main".into(),
+        signal: "metrics".into(),
+        ok: true,
+        detail: String::new(),
+        accepts_out_of_order: false,
+        out_of_order_window_seconds: 0,
+    });
+    site.logs.observe("acme", "a", 1, &["one", "two"]);
+    let mut told = site.follow("", "text/event-stream").await;
+    let text = told.until("event: live").await;
+    assert!(text.starts_with("event: entries\ndata: [{\"at_ns\""), "{text}");
+    assert!(
+        text.contains("event: note") && text.contains("No output of this aggregator takes logs"),
+        "{text}"
+    );
+    site.logs.observe("acme", "a", 2, &["three"]);
+    let text = told.until("three").await;
+    let data = text.trim().strip_prefix("event: entries\ndata: ").unwrap();
+    assert_eq!(serde_json::from_str::<Value>(data).unwrap()[0]["line"], "three");
+}
+
+#[tokio::test]
+async fn the_table_tells_how_many_entries_a_node_sends() {
+    let site = Site::start(Settings::default()).await;
+    site.fleet.0.lock().push(agent("a"));
+    for second in 0..10 {
+        site.logs.observe("acme", "a", second + 1, &["x"; 30]);
+        site.pass(1_000);
+    }
+    let fleet = site.fleet().await;
+    let rate = fleet.agents[0].row.live["log_entries_per_second"];
+    assert!((25.0..=35.0).contains(&rate), "{rate}");
 }

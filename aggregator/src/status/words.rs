@@ -13,9 +13,14 @@ pub fn count(n: u64) -> String {
     out
 }
 
-/// A count of samples: `1 sample`, `1,200 samples`.
-pub fn samples(n: u64) -> String {
-    format!("{} sample{}", count(n), if n == 1 { "" } else { "s" })
+/// A count of a signal's records: `1 sample`, `1,200 samples`, `3 log entries`.
+pub fn records(signal: &str, n: u64) -> String {
+    let (one, many) = match signal {
+        "logs" => ("log entry", "log entries"),
+        "traces" => ("span", "spans"),
+        _ => ("sample", "samples"),
+    };
+    format!("{} {}", count(n), if n == 1 { one } else { many })
 }
 
 /// Bytes in binary units with three digits: `0 B`, `1.50 KiB`, `12.3 MiB`.
@@ -75,7 +80,9 @@ mod tests {
         assert_eq!(sizes, ["0 B", "999 B", "1.50 KiB", "12.3 MiB", "466 GiB"]);
         let spans = [45, 12_000, 250_000, 11_100_000, 187_200_000, 3_600_000].map(span);
         assert_eq!(spans, ["45 ms", "12 s", "4 min 10 s", "3 h 5 min", "2 d 4 h", "1 h"]);
-        assert_eq!(samples(1), "1 sample");
+        let records =
+            [("metrics", 1), ("metrics", 0), ("logs", 1), ("logs", 2_000)].map(|(s, n)| records(s, n));
+        assert_eq!(records, ["1 sample", "0 samples", "1 log entry", "2,000 log entries"]);
         let growing = [59_000, 61_000, 7_300_000, 180_000_000].map(long_span);
         assert_eq!(growing, ["less than a minute", "1 min", "2 h", "2 d"]);
     }

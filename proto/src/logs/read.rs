@@ -162,6 +162,58 @@ impl DecodedBlock {
             + size_of_val(self.labels.as_slice())
     }
 
+    /// A copy of its last entries: as many as take no more than so many bytes, and no more than `most`. Maybe none.
+    pub fn last(&self, most: usize, mut bytes: usize) -> Self {
+        let cost = |entry: &Entry| {
+            let (from, count) = (entry.pairs.0 as usize, entry.pairs.1 as usize);
+            let pairs = &self.pairs[from..from + count];
+            let values: usize = pairs.iter().map(|(_, value)| value.len as usize).sum();
+            size_of::<Entry>() + entry.line.len as usize + values + size_of_val(pairs)
+        };
+        let mut first = self.entries.len();
+        while first > 0 && self.entries.len() - first < most {
+            let Some(left) = bytes.checked_sub(cost(&self.entries[first - 1])) else { break };
+            (bytes, first) = (left, first - 1);
+        }
+        let mut out = Self {
+            payload: Vec::new(),
+            streams: vec![0],
+            labels: Vec::new(),
+            keys: Vec::new(),
+            entries: Vec::new(),
+            pairs: Vec::new(),
+        };
+        out.keys = self.keys.iter().map(|key| out.copy(self, *key)).collect();
+        let mut numbers = vec![None; self.stream_count()];
+        for entry in &self.entries[first..] {
+            let old = entry.stream as usize;
+            let stream = *numbers[old].get_or_insert_with(|| {
+                for label in self.streams[old]..self.streams[old + 1] {
+                    let (name, value) = self.labels[label as usize];
+                    let copied = (out.copy(self, name), out.copy(self, value));
+                    out.labels.push(copied);
+                }
+                out.streams.push(out.labels.len() as u32);
+                out.streams.len() as u32 - 2
+            });
+            let (from, count) = (entry.pairs.0 as usize, entry.pairs.1 as usize);
+            let pairs = (out.pairs.len() as u32, count as u32);
+            for (key, value) in &self.pairs[from..from + count] {
+                let value = out.copy(self, *value);
+                out.pairs.push((*key, value));
+            }
+            let line = out.copy(self, entry.line);
+            out.entries.push(Entry { at_ns: entry.at_ns, line, stream, pairs });
+        }
+        out
+    }
+
+    fn copy(&mut self, from: &Self, span: Span) -> Span {
+        let at = self.payload.len() as u32;
+        self.payload.extend_from_slice(&from.payload[span.at as usize..][..span.len as usize]);
+        Span { at, len: span.len }
+    }
+
     fn text(&self, span: Span) -> &str {
         let bytes = &self.payload[span.at as usize..][..span.len as usize];
         // Checked when it was read; checking again costs less than carrying a proof.

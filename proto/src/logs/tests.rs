@@ -43,6 +43,22 @@ proptest! {
     }
 
     #[test]
+    fn the_last_entries_are_those_at_the_end(written in entries(), most in 0..50_usize, bytes in 0..2_000_usize) {
+        let block = build(&mut BlockBuilder::new(), &written).unwrap().decode().unwrap();
+        let last = said(&block.last(most, usize::MAX));
+        prop_assert_eq!(&last, &written[written.len().saturating_sub(most)..]);
+        let few = block.last(usize::MAX, bytes);
+        let shown = said(&few);
+        prop_assert_eq!(&shown, &written[written.len() - shown.len()..]);
+        let text: usize = shown.iter().map(|(_, _, line, metadata)| {
+            line.len() + metadata.iter().map(|(_, value)| value.len()).sum::<usize>()
+        }).sum();
+        prop_assert!(text <= bytes);
+        // What it takes is what it holds, not what it was cut from.
+        prop_assert!(few.resident_bytes() <= bytes + 2_500);
+    }
+
+    #[test]
     fn a_damaged_block_is_refused_or_reads_within_its_caps(written in entries(), at: prop::sample::Index, bit in 0..8_u8) {
         let block = build(&mut BlockBuilder::new(), &written).unwrap();
         let mut bytes = block.bytes.to_vec();

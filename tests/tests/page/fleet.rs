@@ -3,11 +3,13 @@
 use parking_lot::Mutex;
 use pegel_aggregator::fanout::Tap;
 use pegel_aggregator::output::recent::{self, Recent};
+use pegel_aggregator::output::recent_logs::{self, RecentLogs};
 use pegel_aggregator::session::{AgentInfo, ResolvedBlock, ResolvedSeries, ResolvedSet};
 use pegel_aggregator::status::{AgentStatus, Books, FleetView, OutputStatus, Reject, Settings, Status};
 use pegel_aggregator::symbols::Symbols;
 use pegel_proto::batch::{AgentEpoch, BatchSeq, RejectReason};
 use pegel_proto::identity::{AgentIdentity, NodeId, TenantId};
+use pegel_proto::logs::BlockBuilder;
 use pegel_proto::metrics::{Family, NAME_LABEL};
 use pegel_runtime::metrics::Registry;
 use std::net::SocketAddr;
@@ -43,6 +45,7 @@ impl FleetView for Fleet {
 pub struct Site {
     pub fleet: Arc<Fleet>,
     pub recent: Arc<Recent>,
+    pub logs: Arc<RecentLogs>,
     pub address: SocketAddr,
     symbols: Arc<Symbols>,
     _stop: DropGuard,
@@ -69,7 +72,8 @@ impl Site {
             tick: std::time::Duration::from_millis(200),
             ..Settings::default()
         };
-        let status = Status::new(settings, fleet.clone(), recent.clone(), &registry);
+        let logs = RecentLogs::new(recent_logs::Settings::default(), &registry);
+        let status = Status::new(settings, fleet.clone(), recent.clone(), Some(logs.clone()), &registry);
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -84,7 +88,7 @@ impl Site {
                 stopped.cancelled().await;
             });
         });
-        Ok(Self { fleet, recent, address, symbols, _stop: stop.drop_guard() })
+        Ok(Self { fleet, recent, logs, address, symbols, _stop: stop.drop_guard() })
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -226,6 +230,30 @@ impl Site {
         };
         let block = ResolvedBlock { at_ms: now, set, values: values.into(), stamps_ms: None };
         self.recent.observe(&agent, BatchSeq(seq), &[block]);
+    }
+}
+
+impl Site {
+    /// Sends log entries of one stream, 1 ms apart up to now.
+    pub fn log(&self, node: &str, seq: u64, level: &str, lines: &[&str]) {
+        let agent = AgentInfo {
+            identity: identity("acme", node),
+            epoch: AgentEpoch(1),
+            session: 1,
+            version: "0.1.0".into(),
+            hostname: node.into(),
+            peer: "10.1.2.3:40000".parse().unwrap(),
+        };
+        let mut builder = BlockBuilder::new();
+        let key = builder.key("trace_id").unwrap();
+        let labels = [("filename", "/var/log/shop/shop.log"), ("job", "shop"), ("level", level)];
+        let stream = builder.stream(labels.into_iter()).unwrap();
+        let first_ms = now_ms() - lines.len() as i64;
+        for (nth, line) in lines.iter().enumerate() {
+            builder.push(stream, (first_ms + nth as i64) * 1_000_000, line, &[(key, "5f3a")]);
+        }
+        let block = builder.finish().unwrap().decode().unwrap();
+        self.logs.observe_logs(&agent, BatchSeq(seq), &Arc::new(block));
     }
 }
 

@@ -39,7 +39,7 @@ pub type Difference = (&'static str, &'static str, &'static str);
 const NEWER: [&str; 1] = ["probe_timeout_seconds"];
 
 /// Series with their values.
-type Samples = BTreeMap<String, f64>;
+pub type Samples = BTreeMap<String, f64>;
 
 /// Compares all cases; gives the table of differences as text, or what is wrong.
 pub async fn compare(cases: &[Case], differences: &[Difference]) {
@@ -176,7 +176,7 @@ async fn get_text(url: String) -> Option<String> {
 }
 
 /// The samples of a text exposition.
-fn samples(text: &str) -> impl Iterator<Item = (String, f64)> {
+pub fn samples(text: &str) -> impl Iterator<Item = (String, f64)> {
     text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(|line| {
         let (series, value) = line.rsplit_once(' ').expect("a value");
         let series = series.strip_suffix("{}").unwrap_or(series);
@@ -185,7 +185,7 @@ fn samples(text: &str) -> impl Iterator<Item = (String, f64)> {
 }
 
 /// A series without one of its labels, and that label's value.
-fn without_label(series: &str, name: &str) -> (String, Option<String>) {
+pub fn without_label(series: &str, name: &str) -> (String, Option<String>) {
     let Some((metric, labels)) = series.strip_suffix('}').and_then(|s| s.split_once('{')) else {
         return (series.to_owned(), None);
     };

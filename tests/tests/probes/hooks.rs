@@ -34,8 +34,10 @@ async fn echoing(well: Arc<AtomicBool>) -> (SocketAddr, mpsc::UnboundedReceiver<
                     }
                 }
                 let status = if well.load(Ordering::SeqCst) { "200 OK" } else { "503 Broken" };
-                let head =
-                    format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", text.len());
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                    text.len()
+                );
                 let _ = stream.write_all(head.as_bytes()).await;
                 let _ = stream.write_all(&text).await;
                 let _ = sender.send(String::from_utf8_lossy(&text).into_owned());
@@ -160,7 +162,11 @@ async fn a_target_that_goes_down_has_its_hooks_run_and_no_secret_shows() {
     let of = |hook| events(&status["hook_runs"], hook);
     assert_eq!(of("tell"), [("down".into(), "ok".into()), ("up".into(), "ok".to_owned())]);
     assert_eq!((of("restart"), of("broken"), of("away")), (done("ok"), done("failed"), done("not_done")));
-    assert!(of("dry").len() >= 6 && of("dry").iter().all(|(_, outcome)| outcome == "dry_run"), "{:?}", of("dry"));
+    assert!(
+        of("dry").len() >= 6 && of("dry").iter().all(|(_, outcome)| outcome == "dry_run"),
+        "{:?}",
+        of("dry")
+    );
     let restarted = std::fs::read_to_string(dir.join("restarted")).expect("it ran");
     assert_eq!(restarted, format!("shop {shop_url} $(id) arg-hunter2 status\n"));
     assert!(bodies[0].starts_with("POST /services/url-hunter2 "), "{}", bodies[0]);
@@ -169,7 +175,10 @@ async fn a_target_that_goes_down_has_its_hooks_run_and_no_secret_shows() {
         serde_json::from_str(bodies[i].split_once("\r\n\r\n").expect("a body").1).expect("JSON")
     };
     assert_eq!((&body(0)["event"], &body(0)["reason"]), (&json!("down"), &json!("status")));
-    assert_eq!((&body(1)["event"], &body(1)["state"], &body(1)["reason"]), (&json!("up"), &json!("up"), &Value::Null));
+    assert_eq!(
+        (&body(1)["event"], &body(1)["state"], &body(1)["reason"]),
+        (&json!("up"), &json!("up"), &Value::Null)
+    );
 
     // Each change of state is readable, in the status and in the log.
     let changes = status["check_changes"].as_array().expect("changes");
@@ -188,8 +197,14 @@ async fn a_target_that_goes_down_has_its_hooks_run_and_no_secret_shows() {
     }
     let log = agent.process().log();
     let has = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
-    assert!(has(&["a check is down", "check=shop", "from=up", "phase=assertion", "reason=status", "since="]), "{log}");
-    assert!(has(&["pegel::audit", "a hook ran", "hook=restart", "event=down", "outcome=ok", "code=0"]), "{log}");
+    assert!(
+        has(&["a check is down", "check=shop", "from=up", "phase=assertion", "reason=status", "since="]),
+        "{log}"
+    );
+    assert!(
+        has(&["pegel::audit", "a hook ran", "hook=restart", "event=down", "outcome=ok", "code=0"]),
+        "{log}"
+    );
     assert!(has(&["pegel::audit", "hook=broken", "outcome=failed", "code=503"]), "{log}");
     assert!(has(&["pegel::audit", "hook=dry", "outcome=dry_run"]), "{log}");
 
@@ -204,8 +219,11 @@ async fn a_target_that_goes_down_has_its_hooks_run_and_no_secret_shows() {
     assert!(once.contains("probe_command_exit_code") && once.contains("reason=\"status\""), "{once}");
     // And by one that is wrong in every place around the secrets.
     let wrong = std::fs::read_to_string(&config).expect("a configuration").replace("\"kind\"", "\"kinds\"");
-    std::fs::write(dir.join("wrong.yaml"), wrong.replace("/bin/sh", "/bin/none").replace("working_directory", "wd"))
-        .expect("a file");
+    std::fs::write(
+        dir.join("wrong.yaml"),
+        wrong.replace("/bin/sh", "/bin/none").replace("working_directory", "wd"),
+    )
+    .expect("a file");
     let output = Command::new(binary("pegel-agent"))
         .args(["validate", "--config"])
         .arg(dir.join("wrong.yaml"))

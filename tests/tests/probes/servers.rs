@@ -1,7 +1,7 @@
 //! Servers that behave as they are told: well, slowly, badly or not at all; certificates of every quality.
 
 use pegel_runtime::http_client::crypto_provider;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
@@ -194,11 +194,34 @@ impl Pki {
 
     /// A server with a certificate for names, valid from and until days from now; the chain holds the CA too.
     pub fn server(&self, names: &[&str], from_days: i64, until_days: i64) -> TlsAcceptor {
+        let (leaf, key) = self.issue("server", names, from_days, until_days, |_| {});
+        acceptor(vec![leaf.der().clone(), self.ca_der.clone()], &key)
+    }
+
+    /// A certificate with its key.
+    pub fn issue(
+        &self,
+        common_name: &str,
+        names: &[&str],
+        from_days: i64,
+        until_days: i64,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key");
         let issuer = Issuer::from_params(&self.ca, &self.ca_key);
-        let leaf =
-            params("server", names, from_days, until_days).signed_by(&key, &issuer).expect("a certificate");
-        acceptor(vec![leaf.der().clone(), self.ca_der.clone()], &key)
+        let mut params = params(common_name, names, from_days, until_days);
+        change(&mut params);
+        (params.signed_by(&key, &issuer).expect("a certificate"), key)
+    }
+
+    /// The CA's certificate as DER.
+    pub fn ca_der(&self) -> &CertificateDer<'static> {
+        &self.ca_der
+    }
+
+    /// The CA's key.
+    pub fn ca_key(&self) -> &KeyPair {
+        &self.ca_key
     }
 
     /// A server with a certificate that it signed itself; the certificate is written to a file.
@@ -225,8 +248,13 @@ fn params(common_name: &str, names: &[&str], from_days: i64, until_days: i64) ->
     params
 }
 
+/// A key as rustls takes it.
+pub fn private_key(key: &KeyPair) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).expect("a key")
+}
+
 fn acceptor(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> TlsAcceptor {
-    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).expect("a key");
+    let key = private_key(key);
     let config = rustls::ServerConfig::builder_with_provider(crypto_provider())
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
@@ -245,6 +273,10 @@ pub enum Zone {
     Code(u8),
     /// Over UDP nothing but the mark that there is more; over TCP so many A records.
     Truncated(u8),
+    /// An A record, after so many milliseconds.
+    Late(u64),
+    /// The A record of the loopback; over UDP only the mark that there is more.
+    Loopback,
     /// Nothing at all.
     Silent,
     /// Something that is no message.
@@ -262,10 +294,17 @@ pub async fn name_server(zones: &'static [(&'static str, Zone)], tls: Option<Tls
     };
     tokio::spawn(async move {
         let mut buffer = [0; 512];
+        let udp = Arc::new(udp);
         while let Ok((length, from)) = udp.recv_from(&mut buffer).await {
-            if let Some(reply) = reply(&buffer[..length], find(&buffer[..length]), false) {
+            let zone = find(&buffer[..length]);
+            let Some(reply) = reply(&buffer[..length], zone, false) else { continue };
+            let udp = udp.clone();
+            tokio::spawn(async move {
+                if let Zone::Late(by) = zone {
+                    tokio::time::sleep(Duration::from_millis(by)).await;
+                }
                 let _ = udp.send_to(&reply, from).await;
-            }
+            });
         }
     });
     tokio::spawn(async move {
@@ -314,7 +353,7 @@ fn reply(query: &[u8], zone: Zone, tcp: bool) -> Option<Vec<u8>> {
             out[3] |= code;
             return Some(out);
         }
-        Zone::Truncated(_) if !tcp => {
+        Zone::Truncated(_) | Zone::Loopback if !tcp => {
             out[2] |= 0x02;
             return Some(out);
         }
@@ -326,6 +365,14 @@ fn reply(query: &[u8], zone: Zone, tcp: bool) -> Option<Vec<u8>> {
             // The contents: the name `ns`, the root, and five numbers.
             let length = out.len() - query.len() - 12;
             out[query.len() + 10..query.len() + 12].copy_from_slice(&(length as u16).to_be_bytes());
+            return Some(out);
+        }
+        Zone::Late(_) | Zone::Loopback => {
+            // A question for another type than A has no answer.
+            if query[query.len() - 3] == 1 {
+                out[7] = 1;
+                out.extend_from_slice(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\x7f\x00\x00\x01");
+            }
             return Some(out);
         }
         Zone::Addresses(count) | Zone::Truncated(count) => count,

@@ -1,6 +1,9 @@
 //! `logs.inputs`: one input.
 
-use crate::source::log::settings::Input;
+use super::files::RawFiles;
+use crate::source::log::settings::{Input, InputKind};
+use crate::source::log::shape;
+use pegel_runtime::config::section::check_labels;
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,15 +14,37 @@ use std::collections::BTreeMap;
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["name"]))]
 pub struct RawLogInput {
-    /// The input's name, by which metrics and `pegel-agent test` speak of it.
+    /// The input's name, by which metrics and `pegel-agent test` speak of it, and the label `job` of its streams.
     pub name: String,
     /// Labels of all its streams.
     pub labels: BTreeMap<String, String>,
+    /// Files, each a stream with the label `filename`.
+    pub files: Option<RawFiles>,
 }
 
 impl RawLogInput {
     pub(super) fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> Option<Input> {
-        mistakes.at(path, "the input says nowhere where lines come from", "give it `files`");
-        None
+        if self.name.is_empty() {
+            mistakes.at(&path.key("name"), "is empty", "give the input a name");
+        }
+        check_labels(&self.labels, |_| false, &path.key("labels"), mistakes);
+        let mut kinds = Vec::new();
+        if let Some(files) = &self.files {
+            kinds.push(("files", InputKind::Files(files.resolve(&path.key("files"), mistakes))));
+        }
+        if let [(one, _), (other, _), ..] = kinds.as_slice() {
+            let reason = format!("the input has both `{one}` and `{other}`");
+            mistakes.at(path, reason, "make two inputs of it");
+        }
+        let Some((_, kind)) = kinds.pop() else {
+            mistakes.at(path, "the input says nowhere where lines come from", "give it `files`");
+            return None;
+        };
+        Some(Input {
+            name: self.name.clone(),
+            labels: self.labels.clone(),
+            shape: shape::Settings::default(),
+            kind,
+        })
     }
 }

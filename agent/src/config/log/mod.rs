@@ -1,9 +1,11 @@
 //! `logs`: inputs, what is made of their lines, and what is kept while it cannot be sent.
 
 mod buffer;
+mod files;
 mod input;
 
 pub use buffer::RawLogBuffer;
+pub use files::{RawFileStart, RawFiles};
 pub use input::RawLogInput;
 
 use super::buffer::{BufferSettings, RawBuffer};

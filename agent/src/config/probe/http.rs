@@ -2,7 +2,9 @@
 
 use super::{RawIpProtocol, RawProbeTls, pattern, patterns};
 use crate::source::probe::kinds::assertion::{JsonAssertion, JsonPath, JsonWanted};
-use crate::source::probe::kinds::http::{Body, Compression, HeaderMatch, MAX_MATCHED_BYTES, Settings};
+use crate::source::probe::kinds::http::{
+    Body, Compression, HeaderMatch, MAX_MATCHED_BYTES, Offered, Settings,
+};
 use crate::source::scrape::settings::{Auth, Secret};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Version};
@@ -25,6 +27,23 @@ pub enum RawCompression {
     Br,
     /// Not at all.
     Identity,
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RawHttpVersion {
+    /// As `enable_http2` and `enable_http3` say.
+    #[serde(rename = "auto")]
+    Auto,
+    /// HTTP/1.1.
+    #[serde(rename = "1.1")]
+    Http1,
+    /// HTTP/2.
+    #[serde(rename = "2")]
+    Http2,
+    /// HTTP/3.
+    #[serde(rename = "3")]
+    Http3,
 }
 
 /// A header held against a regular expression.
@@ -63,8 +82,7 @@ pub struct RawJsonAssertion {
         "fail_if_body_json_not_matches_cel": "there is no CEL here: write what must be under body_json",
         "no_follow_redirects": "set follow_redirects: false",
         "bearer_token": "tokens are read from files: use bearer_token_file",
-        "proxy_url": "checks do not go through proxies",
-        "enable_http3": "HTTP/3 is not spoken yet; HTTP/2 and 1.1 are"
+        "proxy_url": "checks do not go through proxies"
     }
 ))]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key that blackbox_exporter has as well")]
@@ -79,11 +97,17 @@ pub struct RawHttpProbe {
     pub body_file: Option<FilePath>,
     /// Whether redirects are followed, up to ten.
     pub follow_redirects: bool,
+    /// The version that is spoken: `auto`, `1.1`, `2` or `3`. `auto` is what `enable_http2` and `enable_http3` say: 2 or
+    /// 1.1 over TLS, as the server chooses, and 1.1 in the clear. `2` is spoken in the clear without asking, `3` over TLS
+    /// only, so that an `http` URL is taken for an `https` one.
+    pub http_version: RawHttpVersion,
     /// Whether HTTP/2 is offered, over TLS.
     pub enable_http2: bool,
+    /// As `http_version: 3`.
+    pub enable_http3: bool,
     /// Statuses that are fine; without any, 200 to 299.
     pub valid_status_codes: Vec<u16>,
-    /// Versions that are fine: `HTTP/1.0`, `HTTP/1.1`, `HTTP/2.0`; without any, all.
+    /// Versions that are fine: `HTTP/1.0`, `HTTP/1.1`, `HTTP/2.0`, `HTTP/3.0`; without any, all.
     pub valid_http_versions: Vec<String>,
     /// The IP protocol that is used where there is a choice.
     pub preferred_ip_protocol: RawIpProtocol,
@@ -125,7 +149,9 @@ impl Default for RawHttpProbe {
             body: None,
             body_file: None,
             follow_redirects: true,
+            http_version: RawHttpVersion::Auto,
             enable_http2: true,
+            enable_http3: false,
             valid_status_codes: Vec::new(),
             valid_http_versions: Vec::new(),
             preferred_ip_protocol: RawIpProtocol::Ip6,
@@ -177,7 +203,7 @@ impl RawHttpProbe {
             auth: self.resolve_auth(path, mistakes),
             families: self.preferred_ip_protocol.families(self.ip_protocol_fallback),
             follow_redirects: self.follow_redirects,
-            http2: self.enable_http2,
+            offered: self.resolve_offered(path, mistakes),
             valid_status_codes: self.resolve_statuses(path, mistakes),
             valid_versions: self.resolve_versions(path, mistakes),
             fail_if_ssl: self.fail_if_ssl,
@@ -212,6 +238,25 @@ impl RawHttpProbe {
             body_size_limit: self.body_size_limit.0,
             tls: self.tls_config.resolve(&path.key("tls_config"), mistakes),
         }
+    }
+
+    fn resolve_offered(&self, path: &Path, mistakes: &mut Mistakes) -> Offered {
+        let offered = match (self.http_version, self.enable_http3, self.enable_http2) {
+            (RawHttpVersion::Http1 | RawHttpVersion::Http2, true, _) => {
+                let reason = "leaves no other version than HTTP/3";
+                mistakes.at(&path.key("enable_http3"), reason, "take it or http_version out");
+                Offered::Http3
+            }
+            (RawHttpVersion::Http3, _, _) | (RawHttpVersion::Auto, true, _) => Offered::Http3,
+            (RawHttpVersion::Http2, false, _) => Offered::Http2,
+            (RawHttpVersion::Http1, false, _) | (RawHttpVersion::Auto, false, false) => Offered::Http1,
+            (RawHttpVersion::Auto, false, true) => Offered::Any,
+        };
+        if self.fail_if_ssl && offered == Offered::Http3 {
+            let reason = "fails always: HTTP/3 is spoken over TLS only";
+            mistakes.at(&path.key("fail_if_ssl"), reason, "take it out");
+        }
+        offered
     }
 
     fn resolve_method(&self, path: &Path, mistakes: &mut Mistakes) -> Method {
@@ -283,10 +328,11 @@ impl RawHttpProbe {
                 "HTTP/1.0" => versions.push(Version::HTTP_10),
                 "HTTP/1.1" => versions.push(Version::HTTP_11),
                 "HTTP/2.0" | "HTTP/2" => versions.push(Version::HTTP_2),
+                "HTTP/3.0" | "HTTP/3" => versions.push(Version::HTTP_3),
                 other => {
                     let path = path.key("valid_http_versions").index(i);
                     let reason = format!("`{}` is no version that is spoken", other.escape_debug());
-                    mistakes.at(&path, reason, "use HTTP/1.0, HTTP/1.1 or HTTP/2.0");
+                    mistakes.at(&path, reason, "use HTTP/1.0, HTTP/1.1, HTTP/2.0 or HTTP/3.0");
                 }
             }
         }

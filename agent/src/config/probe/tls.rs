@@ -22,6 +22,9 @@ pub struct RawProbeTls {
     pub server_name: Option<String>,
     /// Accepts any certificate.
     pub insecure_skip_verify: bool,
+    /// Fails unless the server staples an OCSP response which says that its certificate is good. Without it, only a
+    /// certificate of which the response says that it is revoked fails.
+    pub require_stapled: bool,
 }
 
 impl RawProbeTls {
@@ -39,12 +42,17 @@ impl RawProbeTls {
             let reason = format!("`{}` is no name that a certificate may have", name.escape_debug());
             mistakes.at(&path.key("server_name"), reason, "write a host name or an address, without a port");
         }
+        if self.require_stapled && self.insecure_skip_verify {
+            let reason = "asks for what insecure_skip_verify does not look at";
+            mistakes.at(&path.key("require_stapled"), reason, "take one of them out");
+        }
         Settings {
             ca_file: client.ca_file,
             cert_file: client.cert_file,
             key_file: client.key_file,
             server_name: self.server_name.clone(),
             insecure_skip_verify: self.insecure_skip_verify,
+            require_stapled: self.require_stapled,
         }
     }
 }

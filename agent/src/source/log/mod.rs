@@ -20,6 +20,12 @@
 //! - Delivery without room makes inputs wait where their data is: in the file, in the journal, in the client's socket.
 //!   Only where nobody can wait (UDP) is something dropped, and counted.
 
+pub mod checkpoints;
+pub mod cutter;
+pub mod file;
 pub mod origin;
 pub mod settings;
 pub mod shape;
+mod source;
+
+pub use source::{LogSource, Status};

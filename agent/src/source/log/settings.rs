@@ -1,6 +1,6 @@
 //! What the log source is told.
 
-use super::shape;
+use super::{file, shape};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -29,4 +29,7 @@ pub struct Input {
 /// Where an input's bytes come from. Each kind's settings stand beside its code.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum InputKind {}
+pub enum InputKind {
+    /// From files.
+    Files(file::Settings),
+}

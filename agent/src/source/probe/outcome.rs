@@ -90,6 +90,8 @@ words! {
         CertificateUntrusted "certificate_untrusted",
         /// Its issuer took the certificate back.
         CertificateRevoked "certificate_revoked",
+        /// Nothing that the server brings says that the certificate is still good, where that is required.
+        RevocationUnknown "revocation_unknown",
         /// The certificate cannot be used for another cause.
         CertificateInvalid "certificate_invalid",
         /// The TLS handshake failed: versions, ciphers, client certificate, or no TLS there at all.

@@ -15,7 +15,7 @@
 mod history;
 mod machine;
 mod main_series;
-mod seen;
+pub(in crate::output) mod seen;
 mod selector;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -337,7 +337,7 @@ impl Tap for Recent {
         match node.seen.note(agent.epoch, seq) {
             Arrival::Repeat => return,
             Arrival::NewEpoch => node.values.begin_epoch(),
-            Arrival::Unseen => {}
+            Arrival::Unseen | Arrival::Forgotten => {}
         }
         for block in blocks {
             let had = node.values.series();

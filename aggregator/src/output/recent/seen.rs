@@ -4,13 +4,13 @@
 use pegel_proto::batch::{AgentEpoch, BatchSeq};
 
 /// How many batches behind the newest one are remembered, one bit each. Streams of a healthy agent differ by the
-/// few batches that one output is slower than another; a repeat from farther back is looked at again, which changes
-/// nothing, because values are ordered by batch number and history by time.
+/// few batches that one output is slower than another. Values look again at what is from farther back, which changes
+/// nothing, because they are ordered by batch number and history by time; log entries do not.
 const WINDOW: u64 = u128::BITS as u64;
 
 /// Remembers the newest batch and the [`WINDOW`] before it.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(in crate::output) struct Seen {
     epoch: Option<AgentEpoch>,
     newest: u64,
     bits: u128,
@@ -18,18 +18,20 @@ pub(super) struct Seen {
 
 /// What a batch is to those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrival {
+pub(in crate::output) enum Arrival {
     /// The first of another epoch: what was known of numbers is void.
     NewEpoch,
-    /// Newer than all before, or older and not remembered.
+    /// Newer than all before, or not looked at though others behind it were.
     Unseen,
+    /// So far behind the newest that nobody remembers whether it was looked at.
+    Forgotten,
     /// Looked at before.
     Repeat,
 }
 
 impl Seen {
     /// Notes a batch.
-    pub(super) fn note(&mut self, epoch: AgentEpoch, seq: BatchSeq) -> Arrival {
+    pub(in crate::output) fn note(&mut self, epoch: AgentEpoch, seq: BatchSeq) -> Arrival {
         if self.epoch != Some(epoch) {
             *self = Self { epoch: Some(epoch), newest: seq.0, bits: 1 };
             return Arrival::NewEpoch;
@@ -42,7 +44,7 @@ impl Seen {
         }
         let behind = self.newest - seq.0;
         if behind >= WINDOW {
-            return Arrival::Unseen;
+            return Arrival::Forgotten;
         }
         let bit = 1 << behind;
         let repeat = self.bits & bit != 0;
@@ -68,7 +70,7 @@ mod tests {
         assert_eq!(note(5 + 127), Arrival::Unseen);
         assert_eq!(note(5), Arrival::Repeat, "the last place of the window");
         assert_eq!(note(5 + 500), Arrival::Unseen);
-        assert_eq!(note(8), Arrival::Unseen, "beyond the window a repeat is not known as one");
+        assert_eq!(note(8), Arrival::Forgotten, "beyond the window a repeat is not known as one");
     }
 
     #[test]

@@ -4,6 +4,7 @@ import { replace, h, setAttribute, setText } from './dom.js';
 import { checksView } from './checks.js';
 import { fleetView } from './fleet.js';
 import { nodeView, refusedView } from './node.js';
+import { tailView } from './tail.js';
 
 const view = document.getElementById('view');
 const link = document.getElementById('link');
@@ -12,7 +13,7 @@ const link = document.getElementById('link');
 let ahead = 0;
 export const now = () => Date.now() + ahead;
 
-function showLink(state, words) {
+export function showLink(state, words) {
   setAttribute(link, 'data-state', state);
   setText(link, words);
 }
@@ -58,6 +59,7 @@ function start() {
   if (node) nodeView(view, decodeURIComponent(node[1]), decodeURIComponent(node[2]));
   else if (path === '/refused') refusedView(view);
   else if (path === '/checks') checksView(view);
+  else if (path === '/tail') tailView(view);
   else fleetView(view);
 }
 

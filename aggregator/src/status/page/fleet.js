@@ -3,7 +3,7 @@
 import { listen, now } from './app.js';
 import { checksSection } from './checks.js';
 import { h, meter, nodePath, replace, setAttribute, setText } from './dom.js';
-import { ago, bytes, count, percent, span } from './words.js';
+import { ago, bytes, count, perSecond, percent, span } from './words.js';
 
 // More lines than anybody reads; the filter finds the rest.
 const MOST_ROWS = 500;
@@ -14,6 +14,7 @@ const COLUMNS = [
   { key: 'state', name: 'State', of: (r) => LEVELS[r.level], up: true },
   { key: 'cpu', name: 'CPU', number: true, of: (r) => r.live.cpu_busy_ratio ?? -1 },
   { key: 'memory', name: 'Memory', number: true, of: (r) => r.live.memory_used_ratio ?? -1 },
+  { key: 'logs', name: 'Log entries', number: true, of: (r) => r.live.log_entries_per_second ?? -1 },
   { key: 'contact', name: 'Last contact', number: true, of: (r) => -r.last_contact_ms },
   { key: 'lag', name: 'Lag', number: true, of: (r) => r.lag_ms },
   { key: 'spooled', name: 'Spooled', number: true, of: (r) => r.spooled_bytes },
@@ -132,6 +133,9 @@ export function fleetView(view) {
           bar.set(ratio);
           setAttribute(td, 'class', ratio === undefined ? 'n zero' : 'n');
         });
+        const entries = row.live.log_entries_per_second;
+        setText(cells.logs, entries === undefined ? '–' : perSecond(entries));
+        setAttribute(cells.logs, 'class', entries === undefined ? 'n zero' : 'n');
         number(cells.lag, row.lag_ms >= 1000 ? row.lag_ms : 0, span);
         number(cells.spooled, row.spooled_bytes, bytes);
         number(cells.dropped, row.dropped, count, true);

@@ -4,7 +4,7 @@ import { fetchJson, listen, now, showFailure } from './app.js';
 import { checksSection } from './checks.js';
 import { byteScale, chart, loadScale } from './chart.js';
 import { h, meter, nodePath, prose, replace, setText } from './dom.js';
-import { ago, byteRate, bytes, count, instant, load, percent, span } from './words.js';
+import { ago, byteRate, bytes, count, instant, load, perSecond, percent, span } from './words.js';
 
 // Fills the chart's gaps that events left, after a sleep of the machine for example.
 const REFETCH_MS = 120000;
@@ -45,6 +45,7 @@ export async function nodeView(view, tenant, node) {
   replace(view,
     h('p', { class: 'crumb' }, h('a', { href: '/' }, 'Fleet'), ` / ${tenant}`),
     h('h1', {}, node), facts, findings, chartBox, noCharts, checksSection({ tenant, node }),
+    h('p', { class: 'facts', id: 'to-logs' }, h('a', { href: `/tail?tenant=${encodeURIComponent(tenant)}&node=${encodeURIComponent(node)}` }, 'Log entries as they arrive')),
     h('h2', {}, 'The books'), books, disks, seriesSection(path));
 
   function showFacts() {
@@ -56,6 +57,7 @@ export async function nodeView(view, tenant, node) {
       machine?.memory_total_bytes && `${bytes(machine.memory_total_bytes)} memory`,
       machine?.boot_time_seconds && `up ${span(now() - machine.boot_time_seconds * 1000)}`,
       `${count(state.series)} series`,
+      agent.live.log_entries_per_second !== undefined && `${perSecond(agent.live.log_entries_per_second)} log entries`,
     ];
     setText(facts, parts.filter(Boolean).join(' · '));
   }
@@ -137,8 +139,8 @@ function book(b) {
     return part;
   }));
   const off = b.difference !== 0;
-  return h('section', { class: 'book', 'data-output': b.output },
-    h('h3', {}, `${b.signal} → ${b.output}`),
+  return h('section', { class: 'book', 'data-output': b.output, 'data-signal': b.signal },
+    h('h3', {}, `${b.signal} → ${b.output || 'no output yet'}`),
     h('p', { class: 'lag', 'data-level': b.parked ? 'bad' : behind ? 'warning' : null }, lag), share,
     h('table', {}, h('tbody', {},
       h('tr', { class: 'sum' }, h('td'), h('td', {}, 'collected'), h('td', { class: 'n' }, count(b.collected))),
@@ -195,7 +197,7 @@ function seriesName(labels) {
 export async function refusedView(view) {
   document.title = 'Refused · pegel';
   const list = h('div', { id: 'refused' });
-  replace(view, h('h1', {}, 'Refused'), h('p', { class: 'facts' }, 'The latest samples that a backend refused, newest first. They went back to their agents with the reason; this is only a view.'), list);
+  replace(view, h('h1', {}, 'Refused'), h('p', { class: 'facts' }, 'The latest samples and log entries that a backend refused, newest first. They went back to their agents with the reason; this is only a view.'), list);
   let before;
   async function load() {
     const { rejects } = await fetchJson('/api/v1/rejects');
@@ -203,7 +205,7 @@ export async function refusedView(view) {
     if (key === before) return;
     before = key;
     replace(list, rejects.length === 0 ? h('div', { class: 'empty' }, h('h2', {}, 'Nothing was refused.'), h('p', { class: 'quiet' }, 'Not since this aggregator started, as far back as its list goes.'))
-      : h('div', { class: 'scroll' }, h('table', {}, h('thead', {}, h('tr', {}, ['When', 'Node', 'Output', 'Samples', 'Reason', 'What the backend said'].map((name, i) => h('th', { scope: 'col', class: i === 3 ? 'n' : null }, name)))),
+      : h('div', { class: 'scroll' }, h('table', {}, h('thead', {}, h('tr', {}, ['When', 'Node', 'Output', 'Records', 'Reason', 'What the backend said'].map((name, i) => h('th', { scope: 'col', class: i === 3 ? 'n' : null }, name)))),
         h('tbody', {}, rejects.map((one) => h('tr', {}, h('td', {}, instant(one.at_ms)),
           h('td', {}, h('a', { href: nodePath(one.tenant, one.node) }, one.node), ` ${one.tenant}`), h('td', {}, one.output),
           h('td', { class: 'n' }, count(one.count)), h('td', {}, one.reason.replaceAll('_', ' ')), h('td', { class: 'quiet' }, one.message)))))));

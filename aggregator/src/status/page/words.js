@@ -1,7 +1,6 @@
 // Numbers as people read them; the same forms as `pegel status` (status/words.rs).
 
 export const count = (n) => Math.round(n).toLocaleString('en-US');
-export const samples = (n) => `${count(n)} sample${n === 1 ? '' : 's'}`;
 
 export function bytes(n) {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
@@ -13,6 +12,7 @@ export function bytes(n) {
 }
 
 export const byteRate = (n) => `${bytes(n)}/s`;
+export const perSecond = (n) => `${n < 10 ? n.toFixed(n > 0 && n < 1 ? 1 : 0) : count(n)}/s`;
 export const percent = (ratio) => `${(ratio * 100).toFixed(ratio > 0 && ratio < 0.0995 ? 1 : 0)} %`;
 export const load = (n) => n.toFixed(2);
 

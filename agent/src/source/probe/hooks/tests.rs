@@ -273,7 +273,8 @@ async fn server(status: &'static str) -> (String, tokio::sync::mpsc::UnboundedRe
                 }
             }
             let _ = sender.send(String::from_utf8_lossy(&text).into_owned());
-            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 7\r\nConnection: close\r\n\r\nhunter5");
+            let answer =
+                format!("HTTP/1.1 {status}\r\nContent-Length: 7\r\nConnection: close\r\n\r\nhunter5");
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });

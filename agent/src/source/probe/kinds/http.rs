@@ -1,4 +1,4 @@
-//! Checks over HTTP and HTTPS: versions 1.0, 1.1 and 2, one new connection for every request.
+//! Checks over HTTP and HTTPS: versions 1.0, 1.1, 2 and 3, one new connection for every request.
 //!
 //! A pool would hide what is measured, so nothing is kept from run to run. Each request goes the way from name to
 //! body in steps of its own, which is where `probe_http_duration_seconds` comes from; over redirects they add up.
@@ -6,11 +6,12 @@
 mod body;
 mod cookies;
 pub(super) mod exchange;
+mod http3;
 mod verdict;
 
 use super::assertion::{FAILED_REGEX, JsonAssertion, Pattern};
 use crate::source::probe::net::resolve::Families;
-use crate::source::probe::net::{self, tls};
+use crate::source::probe::net::{self, quic, tls};
 use crate::source::probe::outcome::{Failure, Phase, Reason};
 use crate::source::probe::record::Gauge;
 use crate::source::probe::run::{Probe, Run, Running, Stopwatch};
@@ -20,10 +21,13 @@ use crate::source::scrape::url::resolve_redirect;
 use cookies::Jar;
 use exchange::{Answer, Connection};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::Scheme;
 use http::{Method, Uri, Version};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use verdict::judge;
 
 pub use body::{Compression, MAX_MATCHED_BYTES};
@@ -75,9 +79,34 @@ pub enum Body {
     File(PathBuf),
 }
 
+/// Which versions of HTTP a request may be made in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Offered {
+    /// 2 or 1.1 over TLS, as the server chooses; 1.1 in the clear.
+    #[default]
+    Any,
+    /// 1.1 only.
+    Http1,
+    /// 2 only; in the clear without asking (RFC 9113, section 3.3).
+    Http2,
+    /// 3 only, which is over TLS always.
+    Http3,
+}
+
+impl Offered {
+    /// What is offered in the TLS handshake.
+    fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Any => &[b"h2", b"http/1.1"],
+            Self::Http1 => &[b"http/1.1"],
+            Self::Http2 => &[b"h2"],
+            Self::Http3 => &[b"h3"],
+        }
+    }
+}
+
 /// What is requested and what must come.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "they are the switches that blackbox_exporter has")]
 pub struct Settings {
     /// The method.
     pub method: Method,
@@ -91,8 +120,8 @@ pub struct Settings {
     pub families: Families,
     /// Whether redirects are followed.
     pub follow_redirects: bool,
-    /// Whether HTTP/2 is offered, over TLS.
-    pub http2: bool,
+    /// Which versions of HTTP are offered.
+    pub offered: Offered,
     /// Statuses that are fine; empty means 200 to 299.
     pub valid_status_codes: Vec<u16>,
     /// Versions that are fine; empty means all.
@@ -128,7 +157,7 @@ impl Default for Settings {
             auth: None,
             families: Families::default(),
             follow_redirects: true,
-            http2: true,
+            offered: Offered::default(),
             valid_status_codes: Vec::new(),
             valid_versions: Vec::new(),
             fail_if_ssl: false,
@@ -187,6 +216,13 @@ fn host_of(url: &Uri) -> &str {
     host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
 }
 
+/// A URL as it is requested where only HTTP/3 is spoken: blackbox_exporter takes `http` for `https` then, too.
+fn over_tls(url: Uri) -> Uri {
+    let mut parts = url.clone().into_parts();
+    parts.scheme = Some(Scheme::HTTPS);
+    Uri::from_parts(parts).unwrap_or(url)
+}
+
 fn is_https(url: &Uri) -> bool {
     url.scheme_str() == Some("https")
 }
@@ -201,8 +237,7 @@ pub struct HttpProbe {
 impl HttpProbe {
     /// With these settings.
     pub fn new(settings: Settings) -> Self {
-        let alpn: &'static [&'static [u8]] =
-            if settings.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+        let alpn = settings.offered.alpn();
         Self { tls: tls::Client::new(settings.tls.clone(), alpn), settings: Arc::new(settings) }
     }
 
@@ -217,8 +252,11 @@ impl HttpProbe {
         }
         let phases = ["resolve", "connect", "tls", "processing", "transfer"];
         let mut watch = Stopwatch::start(&mut run.record, &DURATION, &phases);
-        let url =
+        let mut url =
             url_of(&run.target.address).map_err(|e| Failure::new(Phase::Setup, Reason::Configuration, e))?;
+        if settings.offered == Offered::Http3 {
+            url = over_tls(url);
+        }
         let mut journey = Journey::begin(&settings, url)?;
         watch.skip();
         journey.address = Some(net::resolve(run, host_of(&journey.url), settings.families).await?);
@@ -254,25 +292,57 @@ impl HttpProbe {
         let url = journey.url.clone();
         let address = journey.address.expect("it was looked up before");
         let port = url.port_u16().unwrap_or(if is_https(&url) { 443 } else { 80 });
+        let to = SocketAddr::new(address, port);
         watch.skip();
-        let stream = net::connect(run, SocketAddr::new(address, port), None).await?;
-        watch.lap(&mut run.record, "connect");
-        let connection = if is_https(&url) {
-            let name = journey.tls_name();
-            let stream = self.tls.connect(run, stream, &name).await;
-            watch.lap(&mut run.record, "tls");
-            Connection::over_tls(stream?).await
-        } else {
-            Connection::plain(stream).await
-        };
-        run.enter(Phase::Processing);
-        let connection = connection.map_err(|e| exchange::failure(Phase::Processing, &e))?;
+        let connection = match self.settings.offered {
+            Offered::Http3 if is_https(&url) => {
+                let connected = quic::connect(run, &self.tls, to, &journey.tls_name()).await;
+                // Connection and TLS are one handshake.
+                watch.lap(&mut run.record, "tls");
+                run.enter(Phase::Processing);
+                Connection::http3(connected?).await
+            }
+            Offered::Http3 => {
+                let words = format!("it redirects to {}, and HTTP/3 is spoken over TLS only", host_of(&url));
+                return Err(Failure::assertion(Reason::Redirect, words));
+            }
+            offered => {
+                let stream = net::connect(run, to, None).await?;
+                watch.lap(&mut run.record, "connect");
+                if is_https(&url) {
+                    let stream = self.tls.connect(run, stream, &journey.tls_name()).await;
+                    watch.lap(&mut run.record, "tls");
+                    over_stream(run, stream?, offered).await
+                } else {
+                    run.enter(Phase::Processing);
+                    match offered {
+                        Offered::Http2 => Connection::http2(stream).await,
+                        _ => Connection::http1(stream).await,
+                    }
+                }
+            }
+        }?;
         let request = journey.request(connection.version())?;
         watch.skip();
         let answer = connection.send(request).await;
         watch.lap(&mut run.record, "processing");
-        answer.map_err(|e| exchange::failure(Phase::Processing, &e))
+        answer
     }
+}
+
+/// The version that was agreed on in a handshake.
+async fn over_stream(
+    run: &mut Run,
+    stream: TlsStream<TcpStream>,
+    offered: Offered,
+) -> Result<Connection, Failure> {
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    if offered == Offered::Http2 && !http2 {
+        let words = "the server did not choose HTTP/2, which is all that was offered";
+        return Err(Failure::new(Phase::Tls, Reason::Version, words));
+    }
+    run.enter(Phase::Processing);
+    if http2 { Connection::http2(stream).await } else { Connection::http1(stream).await }
 }
 
 impl Probe for HttpProbe {

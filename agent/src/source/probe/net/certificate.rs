@@ -1,10 +1,11 @@
 //! What a server's certificate says, as blackbox_exporter writes it: Go's `crypto/x509` is where the forms of names
 //! and numbers come from.
 
+use super::ocsp::Stapled;
 use super::roots::{Roots, Validity};
 use crate::source::probe::record::{Gauge, Record};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::{CertificateError, ClientConnection, Error, ProtocolVersion};
+use rustls::{CertificateError, Error, ProtocolVersion, SupportedCipherSuite};
 use std::fmt::Write as _;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 use x509_parser::x509::X509Name;
@@ -32,6 +33,31 @@ static VERIFIED: Gauge = Gauge::new(
     &[],
 );
 
+static OCSP: Gauge = Gauge::new(
+    "pegel_probe_ocsp_status",
+    "What the OCSP response says that the server staples to its certificate, always 1: good, revoked, unknown, expired, \
+     invalid; none where one is required and none came.",
+    &["status"],
+);
+static OCSP_SINCE: Gauge = Gauge::new(
+    "pegel_probe_ocsp_this_update_timestamp_seconds",
+    "Since when the stapled OCSP response is known to be right, in seconds since the Unix epoch.",
+    &[],
+);
+static OCSP_UNTIL: Gauge = Gauge::new(
+    "pegel_probe_ocsp_next_update_timestamp_seconds",
+    "Until when the stapled OCSP response is to be renewed, in seconds since the Unix epoch.",
+    &[],
+);
+static REVOKED_AT: Gauge = Gauge::new(
+    "pegel_probe_ocsp_revoked_timestamp_seconds",
+    "When the certificate's issuer revoked it, in seconds since the Unix epoch.",
+    &[],
+);
+
+/// What was agreed on in a handshake; the suite is not known of QUIC connections.
+pub(super) type Negotiated = (ProtocolVersion, Option<SupportedCipherSuite>);
+
 /// What Go writes for the chain of a certificate that was not verified: its zero time, 1 January of year 1.
 const GO_ZERO_TIME: f64 = -62_135_596_800.0;
 
@@ -44,20 +70,23 @@ pub(super) struct Shown {
     pub(super) now: i64,
     /// Whether its certificate was verified.
     pub(super) verified: bool,
-    /// Whether the handshake ended for it.
-    pub(super) refused: bool,
+    /// Why the handshake ended, if that is the certificate.
+    pub(super) refused: Option<Error>,
+    /// What its issuer says of it, if the server brings that.
+    pub(super) stapled: Option<Stapled>,
 }
 
 /// Reports a certificate and, if there is one, the connection.
 pub(super) fn report(
     record: &mut Record,
     shown: &Shown,
-    connection: Option<&ClientConnection>,
+    negotiated: Option<Negotiated>,
     roots: &Roots,
+    require_stapled: bool,
 ) {
     let parsed: Vec<X509Certificate<'_>> =
         shown.chain.iter().filter_map(|der| X509Certificate::from_der(der).ok().map(|(_, c)| c)).collect();
-    record.set(&VERIFIED, f64::from(u8::from(!shown.refused)));
+    record.set(&VERIFIED, f64::from(u8::from(shown.refused.is_none())));
     if let Some(earliest) = parsed.iter().map(|c| Validity::of(c).not_after).min() {
         record.set(&EARLIEST, earliest as f64);
     }
@@ -68,7 +97,7 @@ pub(super) fn report(
             // The verdict came from elsewhere: where no chain is found by names, the shortest-lived is shown.
             let expiry = expiry.or_else(|| parsed.iter().map(|c| Validity::of(c).not_after).min());
             record.set(&LAST_CHAIN, expiry.unwrap_or_default() as f64);
-        } else if !shown.refused {
+        } else if shown.refused.is_none() {
             record.set(&LAST_CHAIN, GO_ZERO_TIME);
         }
         let labels = [
@@ -80,20 +109,38 @@ pub(super) fn report(
         ];
         record.set_labels(&INFO, labels, 1.0);
     }
-    if let Some(connection) = connection {
-        if let Some(version) = connection.protocol_version() {
-            let version = match version {
-                ProtocolVersion::TLSv1_2 => "TLS 1.2",
-                ProtocolVersion::TLSv1_3 => "TLS 1.3",
-                _ => "unknown",
-            };
-            record.set_label(&VERSION, version, 1.0);
-        }
-        if let Some(suite) = connection.negotiated_cipher_suite() {
+    report_stapled(record, shown.stapled.as_ref(), require_stapled);
+    if let Some((version, suite)) = negotiated {
+        let version = match version {
+            ProtocolVersion::TLSv1_2 => "TLS 1.2",
+            ProtocolVersion::TLSv1_3 => "TLS 1.3",
+            _ => "unknown",
+        };
+        record.set_label(&VERSION, version, 1.0);
+        if let Some(suite) = suite {
             // rustls names suites of TLS 1.3 with a 13 that IANA's names do not have.
             let name = format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1);
             record.set_labels(&CIPHER, [name.into()], 1.0);
         }
+    }
+}
+
+fn report_stapled(record: &mut Record, stapled: Option<&Stapled>, required: bool) {
+    let Some(stapled) = stapled else {
+        if required {
+            record.set_label(&OCSP, "none", 1.0);
+        }
+        return;
+    };
+    record.set_label(&OCSP, stapled.status.name(), 1.0);
+    if let Some((since, until)) = stapled.updates {
+        record.set(&OCSP_SINCE, since as f64);
+        if let Some(until) = until {
+            record.set(&OCSP_UNTIL, until as f64);
+        }
+    }
+    if let Some(at) = stapled.revoked_at {
+        record.set(&REVOKED_AT, at as f64);
     }
 }
 
@@ -215,7 +262,7 @@ fn name_text(name: &X509Name<'_>) -> String {
     parts.join(",")
 }
 
-fn der_length(length: usize, out: &mut Vec<u8>) {
+pub(super) fn der_length(length: usize, out: &mut Vec<u8>) {
     if length < 0x80 {
         out.push(length as u8);
     } else {

@@ -3,9 +3,12 @@
 pub mod certificate;
 pub mod dns;
 pub mod host;
+mod ocsp;
+pub mod quic;
 pub mod resolve;
 pub mod roots;
 pub mod tls;
+mod verifier;
 
 use super::outcome::{Failure, Phase};
 use super::record::Gauge;

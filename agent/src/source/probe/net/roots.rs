@@ -48,7 +48,8 @@ impl Roots {
         Ok(Self { listed: listed.clone(), ..Self::of(listed) })
     }
 
-    fn of(certificates: Vec<CertificateDer<'static>>) -> Self {
+    /// These.
+    pub(super) fn of(certificates: Vec<CertificateDer<'static>>) -> Self {
         let mut store = RootCertStore::empty();
         let mut validities: HashMap<Box<[u8]>, Vec<Validity>> = HashMap::new();
         for der in &certificates {

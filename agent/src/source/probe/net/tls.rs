@@ -1,18 +1,18 @@
 //! TLS of checks: like any client's, but that what the server showed is kept whatever becomes of it.
 
-use super::certificate::{Shown, report};
+use super::certificate::{Negotiated, Shown, report};
 use super::roots::Roots;
+use super::verifier::Recording;
 use crate::source::probe::outcome::{Failure, Phase, Reason, reason_of_io};
+use crate::source::probe::record::Record;
 use crate::source::probe::run::Run;
 use parking_lot::Mutex;
 use pegel_runtime::http_client::{read_certificates, read_private_key};
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig, Error};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,11 +32,13 @@ pub struct Settings {
     pub server_name: Option<String>,
     /// Takes any certificate; it is reported all the same.
     pub insecure_skip_verify: bool,
+    /// Refuses a server that brings no OCSP response which says that its certificate is good.
+    pub require_stapled: bool,
 }
 
 /// The suites in the order in which Go prefers them on machines with AES instructions: so that servers that leave
 /// the choice to the client choose what they chose for blackbox_exporter.
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     let make = || {
         let suites = vec![
@@ -109,12 +111,8 @@ impl Client {
         Ok(Made { config, roots, verifier })
     }
 
-    /// A TLS connection over a stream. The certificate is reported also where it is refused.
-    pub async fn connect<S>(&self, run: &mut Run, stream: S, host: &str) -> Result<TlsStream<S>, Failure>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        run.enter(Phase::Tls);
+    /// A handshake with a server that should have a name, unless the settings name another.
+    pub(super) fn handshake(&self, run: &Run, host: &str) -> Result<Handshake, Failure> {
         let made = self.made.get_or_init(|| self.make(run));
         let made = made.as_ref().map_err(|e| Failure::new(Phase::Setup, Reason::Configuration, e.clone()))?;
         let host = self.settings.server_name.as_deref().unwrap_or(host).trim_end_matches('.');
@@ -128,16 +126,92 @@ impl Client {
         let recording = Arc::new(Recording {
             roots: Some(made.roots.clone()),
             verifier: made.verifier.clone(),
+            require_stapled: self.settings.require_stapled,
             shown: Mutex::default(),
         });
         let mut config = made.config.clone();
         config.dangerous().set_certificate_verifier(recording.clone());
-        let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-        let connection = connected.as_ref().ok().map(|stream| stream.get_ref().1);
-        if let Some(shown) = recording.shown.lock().take() {
-            report(&mut run.record, &shown, connection, &made.roots);
+        Ok(Handshake { config, host: host.to_owned(), name, recording, roots: made.roots.clone() })
+    }
+
+    /// A TLS connection over a stream. The certificate is reported also where it is refused.
+    pub async fn connect<S>(&self, run: &mut Run, stream: S, host: &str) -> Result<TlsStream<S>, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        run.enter(Phase::Tls);
+        let handshake = self.handshake(run, host)?;
+        let connector = TlsConnector::from(Arc::new(handshake.config.clone()));
+        let connected = connector.connect(handshake.name.clone(), stream).await;
+        let negotiated = connected.as_ref().ok().and_then(|stream| {
+            let connection = stream.get_ref().1;
+            Some((connection.protocol_version()?, connection.negotiated_cipher_suite()))
+        });
+        handshake.report(&mut run.record, negotiated);
+        connected.map_err(|error| match handshake.refusal() {
+            Some(failure) => failure,
+            None => failure_of(&error, &handshake.host),
+        })
+    }
+}
+
+/// A handshake of one connection, and what comes of it.
+pub(super) struct Handshake {
+    pub(super) config: ClientConfig,
+    /// The name that the server should have.
+    pub(super) host: String,
+    name: ServerName<'static>,
+    recording: Arc<Recording>,
+    roots: Arc<Roots>,
+}
+
+impl Handshake {
+    /// Reports what the server showed, if it came that far, and what was agreed on.
+    pub(super) fn report(&self, record: &mut Record, negotiated: Option<Negotiated>) {
+        if let Some(shown) = &*self.recording.shown.lock() {
+            report(record, shown, negotiated, &self.roots, self.recording.require_stapled);
         }
-        connected.map_err(|error| failure_of(&error, host))
+    }
+
+    /// Why the certificate was refused, if that is what ended the handshake.
+    pub(super) fn refusal(&self) -> Option<Failure> {
+        let shown = self.recording.shown.lock();
+        let shown = shown.as_ref()?;
+        match shown.refused.as_ref()? {
+            Error::InvalidCertificate(bad) => Some(refused(bad, &self.host, shown)),
+            other => Some(Failure::new(Phase::Tls, Reason::Handshake, format!("handshake: {other}"))),
+        }
+    }
+}
+
+/// The failure that a refused certificate is.
+fn refused(bad: &CertificateError, host: &str, shown: &Shown) -> Failure {
+    let words = match (bad, &shown.stapled) {
+        (CertificateError::Revoked | CertificateError::InvalidOcspResponse, Some(stapled)) => {
+            format!("by the stapled OCSP response, {}", stapled.words)
+        }
+        (CertificateError::InvalidOcspResponse, None) => {
+            "no OCSP response is stapled, which require_stapled asks for".to_owned()
+        }
+        _ => bad.to_string(),
+    };
+    let words = format!("the certificate shown for {host} is refused: {words}");
+    Failure::new(Phase::Tls, reason_of(bad), words)
+}
+
+fn reason_of(bad: &CertificateError) -> Reason {
+    match bad {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Reason::CertificateExpired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            Reason::CertificateNotYetValid
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Reason::CertificateName
+        }
+        CertificateError::UnknownIssuer => Reason::CertificateUntrusted,
+        CertificateError::Revoked => Reason::CertificateRevoked,
+        CertificateError::InvalidOcspResponse => Reason::RevocationUnknown,
+        _ => Reason::CertificateInvalid,
     }
 }
 
@@ -150,101 +224,9 @@ fn failure_of(error: &std::io::Error, host: &str) -> Failure {
         }
         None => (reason_of_io(error), format!("handshake: {error}")),
         Some(Error::InvalidCertificate(bad)) => {
-            let reason = match bad {
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    Reason::CertificateExpired
-                }
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                    Reason::CertificateNotYetValid
-                }
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                    Reason::CertificateName
-                }
-                CertificateError::UnknownIssuer => Reason::CertificateUntrusted,
-                CertificateError::Revoked => Reason::CertificateRevoked,
-                _ => Reason::CertificateInvalid,
-            };
-            (reason, format!("the certificate shown for {host} is refused: {bad}"))
+            (reason_of(bad), format!("the certificate shown for {host} is refused: {bad}"))
         }
         Some(error) => (Reason::Handshake, format!("handshake: {error}")),
     };
     Failure::new(Phase::Tls, reason, words)
-}
-
-/// Verifies a server and keeps what it showed.
-#[derive(Debug, Default)]
-struct Recording {
-    roots: Option<Arc<Roots>>,
-    verifier: Option<Arc<WebPkiServerVerifier>>,
-    shown: Mutex<Option<Shown>>,
-}
-
-impl Recording {
-    fn verify(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<(), Error> {
-        let Some(verifier) = &self.verifier else { return Ok(()) };
-        let verified = verifier.verify_server_cert(leaf, intermediates, name, ocsp, now);
-        match verified {
-            // A certificate that is trusted itself needs no issuer, though it may say that it is one: that is how
-            // most self-signed certificates are made, and how OpenSSL and Go take them.
-            Err(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_)))
-                if self.roots.as_ref().is_some_and(|roots| roots.lists(leaf)) =>
-            {
-                super::certificate::check_time(leaf, now)?;
-                rustls::client::verify_server_name(&ParsedCertificate::try_from(leaf)?, name)
-            }
-            other => other.map(|_| ()),
-        }
-    }
-}
-
-impl ServerCertVerifier for Recording {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verified = self.verify(leaf, intermediates, name, ocsp, now);
-        let chain = std::iter::once(leaf).chain(intermediates).map(|c| c.clone().into_owned()).collect();
-        *self.shown.lock() = Some(Shown {
-            chain,
-            now: now.as_secs() as i64,
-            verified: self.verifier.is_some() && verified.is_ok(),
-            refused: verified.is_err(),
-        });
-        verified.map(|()| ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -1,5 +1,7 @@
 //! One request and its answer on a connection of its own.
 
+use super::http3;
+use crate::source::probe::net::quic;
 use crate::source::probe::outcome::{Failure, Phase, Reason, reason_of_io};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -10,9 +12,8 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::error::Error;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
-use tokio_rustls::client::TlsStream;
 
 /// A request as it is sent.
 pub(super) type Request = http::Request<Full<Bytes>>;
@@ -23,6 +24,7 @@ const HEAD_BYTES: usize = 256 << 10;
 enum Sender {
     Http1(http1::SendRequest<Full<Bytes>>),
     Http2(http2::SendRequest<Full<Bytes>>),
+    Http3(Box<http3::Sender>),
 }
 
 /// What moves bytes between connection and socket; ends when dropped.
@@ -41,31 +43,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// HTTP/1.1 in the clear.
-    pub(super) async fn plain(stream: TcpStream) -> Result<Self, hyper::Error> {
-        Self::http1(TokioIo::new(stream)).await
-    }
-
-    /// The version that was agreed on in the handshake.
-    pub(super) async fn over_tls(stream: TlsStream<TcpStream>) -> Result<Self, hyper::Error> {
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let io = TokioIo::new(stream);
-        if !http2 {
-            return Self::http1(io).await;
-        }
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-        let driver = Driver(tokio::spawn(async move {
-            // What goes wrong is told to the request as well.
-            let _ = connection.await;
-        }));
-        Ok(Self { sender: Sender::Http2(sender), driver })
-    }
-
-    async fn http1<I>(io: I) -> Result<Self, hyper::Error>
+    /// HTTP/1.1 over a stream.
+    pub(super) async fn http1<I>(io: I) -> Result<Self, Failure>
     where
-        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (sender, connection) = http1::Builder::new().max_buf_size(HEAD_BYTES).handshake(io).await?;
+        let opened = http1::Builder::new().max_buf_size(HEAD_BYTES).handshake(TokioIo::new(io)).await;
+        let (sender, connection) = opened.map_err(|e| failure(Phase::Processing, &e))?;
         let driver = Driver(tokio::spawn(async move {
             // What goes wrong is told to the request as well.
             let _ = connection.await;
@@ -73,22 +57,57 @@ impl Connection {
         Ok(Self { sender: Sender::Http1(sender), driver })
     }
 
+    /// HTTP/2 over a stream, without asking.
+    pub(super) async fn http2<I>(io: I) -> Result<Self, Failure>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let opened = http2::Builder::new(TokioExecutor::new())
+            .max_header_list_size(HEAD_BYTES as u32)
+            .handshake(TokioIo::new(io))
+            .await;
+        let (sender, connection) = opened.map_err(|e| failure(Phase::Processing, &e))?;
+        let driver = Driver(tokio::spawn(async move {
+            // What goes wrong is told to the request as well.
+            let _ = connection.await;
+        }));
+        Ok(Self { sender: Sender::Http2(sender), driver })
+    }
+
+    /// HTTP/3 over a QUIC connection.
+    pub(super) async fn http3(quic: quic::Connection) -> Result<Self, Failure> {
+        let (sender, driver) = http3::open(quic, HEAD_BYTES as u64).await?;
+        Ok(Self { sender: Sender::Http3(Box::new(sender)), driver })
+    }
+
     /// The version in which requests are to be made.
     pub(super) fn version(&self) -> Version {
         match self.sender {
             Sender::Http1(_) => Version::HTTP_11,
             Sender::Http2(_) => Version::HTTP_2,
+            Sender::Http3(_) => Version::HTTP_3,
         }
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(mut self, request: Request) -> Result<Answer, hyper::Error> {
-        let head = request.method() == Method::HEAD;
-        let response = match &mut self.sender {
-            Sender::Http1(sender) => sender.send_request(request).await?,
-            Sender::Http2(sender) => sender.send_request(request).await?,
+    pub(super) async fn send(self, request: Request) -> Result<Answer, Failure> {
+        let method = request.method().clone();
+        let told = |error: hyper::Error| failure(Phase::Processing, &error);
+        let (head, body) = match self.sender {
+            Sender::Http1(mut sender) => {
+                let (head, body) = sender.send_request(request).await.map_err(told)?.into_parts();
+                (head, Coming::Stream(body))
+            }
+            Sender::Http2(mut sender) => {
+                let (head, body) = sender.send_request(request).await.map_err(told)?.into_parts();
+                (head, Coming::Stream(body))
+            }
+            Sender::Http3(sender) => {
+                let (head, body) = sender.send(request).await?;
+                (head, Coming::Quic(Box::new(body)))
+            }
         };
-        Ok(Answer { response, head, _driver: self.driver })
+        Ok(Answer { head, body, method, _driver: self.driver })
     }
 }
 
@@ -109,7 +128,7 @@ pub(super) fn request(
         None => HeaderValue::from_str(authority).map_err(|e| bad(e.to_string()))?,
     };
     let path = url.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let target = if version == Version::HTTP_2 {
+    let target = if matches!(version, Version::HTTP_2 | Version::HTTP_3) {
         // The host goes into :authority.
         let host = host.to_str().map_err(|e| bad(format!("Host: {e}")))?;
         let scheme = url.scheme_str().unwrap_or("https");
@@ -135,11 +154,18 @@ pub(super) fn request(
     Ok(request)
 }
 
+/// A body on its way.
+enum Coming {
+    Stream(Incoming),
+    Quic(Box<http3::Body>),
+}
+
 /// The head of an answer, with the connection that its body comes on.
 pub(super) struct Answer {
-    response: http::Response<Incoming>,
-    /// Whether only the head was asked for.
-    head: bool,
+    head: http::response::Parts,
+    body: Coming,
+    /// What was asked.
+    method: Method,
     /// The body comes as long as this lives.
     _driver: Driver,
 }
@@ -147,17 +173,17 @@ pub(super) struct Answer {
 impl Answer {
     /// The status.
     pub(super) fn status(&self) -> StatusCode {
-        self.response.status()
+        self.head.status
     }
 
     /// The version.
     pub(super) fn version(&self) -> Version {
-        self.response.version()
+        self.head.version
     }
 
     /// The headers.
     pub(super) fn headers(&self) -> &HeaderMap {
-        self.response.headers()
+        &self.head.headers
     }
 
     /// The announced length of the body as Go has it: -1 if it is not known, 0 where there can be none.
@@ -167,8 +193,12 @@ impl Answer {
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
         let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-        let ends_with_head = !self.head && hyper::body::Body::is_end_stream(self.response.body())
-            || matches!(self.status().as_u16(), 204 | 304);
+        let ended = match &self.body {
+            Coming::Stream(body) => hyper::body::Body::is_end_stream(body),
+            Coming::Quic(_) => false,
+        };
+        let ends_with_head =
+            self.method != Method::HEAD && ended || matches!(self.status().as_u16(), 204 | 304);
         match announced {
             Some(length) if !chunked => length as f64,
             _ if ends_with_head && !chunked => 0.0,
@@ -179,8 +209,12 @@ impl Answer {
     /// The next piece of the body.
     pub(super) async fn piece(&mut self) -> Option<Result<Bytes, Failure>> {
         use http_body_util::BodyExt as _;
+        let body = match &mut self.body {
+            Coming::Stream(body) => body,
+            Coming::Quic(body) => return body.piece().await,
+        };
         loop {
-            match self.response.body_mut().frame().await? {
+            match body.frame().await? {
                 Ok(frame) => {
                     // Trailers are no body.
                     if let Ok(piece) = Frame::into_data(frame) {

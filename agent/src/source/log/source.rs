@@ -1,0 +1,116 @@
+//! The log source: its inputs, and what delivery tells them.
+
+use super::checkpoints::Checkpoints;
+use super::file::{self, Files};
+use super::settings::{InputKind, Settings};
+use crate::intake::LogIntake;
+use crate::source::container::Catalogue;
+use pegel_proto::batch::{BatchSeq, Logs};
+use pegel_runtime::metrics::Registry;
+use serde::Serialize;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// The running log source.
+pub struct LogSource {
+    checkpoints: Arc<Checkpoints>,
+    files: Option<Files>,
+}
+
+/// How the log source fares.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Status {
+    /// Why checkpoints can't be written, if so.
+    pub checkpoints_trouble: Option<String>,
+    /// Files.
+    pub files: file::Status,
+}
+
+impl LogSource {
+    /// Starts all inputs. `checkpoints` were opened in the settings' directory and advanced over what the spool
+    /// holds. Blocks that may have been sent before the last kill are built again first. Must be called within a
+    /// tokio runtime.
+    pub fn start(
+        settings: Settings,
+        checkpoints: Arc<Checkpoints>,
+        intake: LogIntake,
+        registry: &Registry,
+        _catalogue: Option<Arc<Catalogue>>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        count_pushed(&checkpoints, &intake);
+        let configuration = fingerprint(&settings);
+        let mut of_files = Vec::new();
+        for input in settings.inputs {
+            match &input.kind {
+                InputKind::Files(files) => {
+                    let files = files.clone();
+                    of_files.push((input, files));
+                }
+            }
+        }
+        let files = (!of_files.is_empty()).then(|| {
+            let start = file::Parts {
+                inputs: of_files,
+                checkpoints: checkpoints.clone(),
+                intake: intake.clone(),
+                configuration,
+                registry: registry.clone(),
+                shutdown: shutdown.clone(),
+            };
+            Files::start(start)
+        });
+        Self { checkpoints, files }
+    }
+
+    /// A block is safe: delivery calls this in the order in which it becomes so.
+    pub fn safe(&self, seq: BatchSeq, logs: &Logs) {
+        self.checkpoints.safe(seq, logs);
+    }
+
+    /// The newest batch that was told safe.
+    pub fn settled_up_to(&self) -> BatchSeq {
+        self.checkpoints.settled_up_to()
+    }
+
+    /// How it fares. Waits for the thread of files, some milliseconds.
+    pub fn status(&self) -> Status {
+        Status {
+            checkpoints_trouble: self.checkpoints.trouble(),
+            files: self.files.as_ref().map(Files::status).unwrap_or_default(),
+        }
+    }
+
+    /// Waits for the end of all inputs, after the shutdown was said. What they had shaped was handed over.
+    pub async fn stopped(&self) {
+        if let Some(files) = &self.files {
+            files.stopped().await;
+        }
+        let checkpoints = self.checkpoints.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || checkpoints.sync()).await {
+            tracing::warn!(%error, "checkpoints are not on the disk: a power cut now would repeat lines");
+        }
+    }
+}
+
+/// What was pushed and was in memory only at the kill can't be had again.
+fn count_pushed(checkpoints: &Arc<Checkpoints>, intake: &LogIntake) {
+    for origin in checkpoints.outstanding() {
+        if origin.ranges.iter().all(|range| range.source == 0) {
+            intake.lost_in_crash(origin.pushed_entries());
+            checkpoints.withdraw(origin.intent);
+        }
+    }
+}
+
+/// What entries depend on beside their bytes. Only equality matters, from one start of a build to the next.
+fn fingerprint(settings: &Settings) -> u64 {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    for input in &settings.inputs {
+        (&input.name, &input.labels).hash(&mut hasher);
+        format!("{:?}", input.shape).hash(&mut hasher);
+    }
+    hasher.finish()
+}
