@@ -159,7 +159,7 @@ pub(super) fn resolve_hooks(
         .filter_map(|(i, program)| {
             let path = path.key("allowed_commands").index(i);
             if program.0.is_absolute() {
-                return Some(mistakes.program(&path, &[program.0.clone()]));
+                return Some(mistakes.program(&path, std::slice::from_ref(&program.0)));
             }
             let reason = format!("`{program}` is not an absolute path");
             mistakes.at(&path, reason, "write the program's path from the root");

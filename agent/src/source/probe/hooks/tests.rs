@@ -5,10 +5,11 @@ use crate::source::probe::kinds::Kind;
 use crate::source::probe::outcome::{Failure, Phase, Reason};
 use crate::source::probe::program::Program;
 use crate::source::probe::settings::Check;
-use crate::source::probe::state::State;
+use crate::source::probe::state::State::{self, Down, Maintenance, Pending, Up};
 use crate::source::probe::target::Target;
 use crate::source::scrape::settings::{Auth, Secret};
 use pegel_proto::metrics::Labels;
+use pegel_runtime::http_client::ClientTls;
 use std::path::Path;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -166,7 +167,6 @@ async fn maintenance_is_no_event_and_an_outage_is_told_once_around_it() {
         let all = changes.iter().map(|(from, to, was)| Event::of(&change("c", "t", *from, *to, *was)));
         all.map(|event| event.map_or("-", Event::name)).collect::<Vec<_>>().join(" ")
     };
-    use State::{Down, Maintenance, Pending, Up};
     assert_eq!(events(&[(Pending, Up, None), (Up, Down, Some(true)), (Down, Up, Some(false))]), "- down up");
     assert_eq!(events(&[(Pending, Down, None), (Down, Up, Some(false))]), "down up");
     assert_eq!(events(&[(Down, Maintenance, Some(false)), (Maintenance, Down, Some(false))]), "- -");
@@ -282,7 +282,7 @@ async fn server(status: &'static str) -> (String, tokio::sync::mpsc::UnboundedRe
 }
 
 fn webhook(url: Url) -> Webhook {
-    Webhook { url, headers: Vec::new(), auth: None, tls: Default::default() }
+    Webhook { url, headers: Vec::new(), auth: None, tls: ClientTls::default() }
 }
 
 #[tokio::test]

@@ -95,7 +95,7 @@ impl CommandProbe {
         }
         if *output == Output::Nagios {
             for value in perfdata(&ended.stdout.text()) {
-                go.record.set_labels(&PERFDATA, [value.label.into(), value.unit.into()], value.value);
+                go.record.set_labels(&PERFDATA, [value.label.into(), value.unit.into()], value.number);
             }
         }
         go.enter(Phase::Assertion);
