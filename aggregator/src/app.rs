@@ -5,6 +5,7 @@ use crate::config::{OutputSettings, Settings, StatusSettings, load_settings};
 use crate::fanout::{Output, Tap, Taps};
 use crate::fleet::follow_sessions;
 use crate::node_up::NodeUp;
+use crate::output::loki::Loki;
 use crate::output::recent::Recent;
 use crate::output::recent_logs::RecentLogs;
 use crate::output::remote_write::RemoteWrite;
@@ -174,6 +175,11 @@ fn make_outputs(
             OutputSettings::RemoteWrite(write) => {
                 let made = RemoteWrite::new((**write).clone(), symbols.clone(), registry)
                     .with_context(|| format!("cannot set up the output `{}`", write.name))?;
+                outputs.push(Arc::new(made));
+            }
+            OutputSettings::Loki(loki) => {
+                let made = Loki::new((**loki).clone(), registry)
+                    .with_context(|| format!("cannot set up the output `{}`", loki.name))?;
                 outputs.push(Arc::new(made));
             }
         }

@@ -10,6 +10,7 @@ use pegel_proto::metrics::{Family, NAME_LABEL};
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use decoder::{NODE_LABEL, TENANT_LABEL};
 pub use decoder::{SeriesBudget, StreamDecoder, StreamError};
 
 /// Who an agent is, proven by its certificate, and what it said of itself in hello.

@@ -35,23 +35,22 @@ pub fn tail(args: &TailArgs) -> Result<String> {
         json: args.json,
         many_nodes: args.node().is_none(),
         paint: Paint::for_stdout(),
+        began: false,
         last_ns: None,
         out: std::io::stdout(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut first = true;
         loop {
             let path = path(args, shown.last_ns);
             match follow(&client, &path, &mut shown).await {
                 Ok(()) if args.no_follow => return Ok(String::new()),
                 Ok(()) => tell("the aggregator ended the answer; asking again"),
                 Err(End::Closed) => return Ok(String::new()),
-                Err(End::Failed(error)) if first => return Err(error),
-                // A person asked wrongly, or may not see it: asking again changes nothing.
+                // Never answered: a person asked wrongly, may not see it, or nobody is there.
+                Err(End::Failed(error)) if !shown.began || args.no_follow => return Err(error),
                 Err(End::Failed(error)) => tell(&format!("{error:#}; asking again")),
             }
-            first = false;
             tokio::time::sleep(ASK_AGAIN).await;
         }
     })
@@ -100,6 +99,7 @@ fn path(args: &TailArgs, after_ns: Option<i64>) -> String {
 
 async fn follow<W: Write>(client: &StatusClient, path: &str, shown: &mut Shown<W>) -> Result<(), End> {
     let mut body = client.open(path).await?;
+    shown.began = true;
     let mut rest: Vec<u8> = Vec::new();
     loop {
         let frame = tokio::time::timeout(SILENCE, body.frame()).await;
@@ -127,6 +127,8 @@ struct Shown<W> {
     json: bool,
     many_nodes: bool,
     paint: Paint,
+    /// Whether the aggregator has answered.
+    began: bool,
     last_ns: Option<i64>,
     out: W,
 }
@@ -237,7 +239,7 @@ mod tests {
     }
 
     fn shown(json: bool, many_nodes: bool) -> Shown<Vec<u8>> {
-        Shown { json, many_nodes, paint: Paint::plain(), last_ns: None, out: Vec::new() }
+        Shown { json, many_nodes, paint: Paint::plain(), began: false, last_ns: None, out: Vec::new() }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod exporter;
 pub mod expressions;
 pub mod fault_proxy;
 pub mod http;
+pub mod loki;
 pub mod machine;
 pub mod oracle;
 pub mod pegel;

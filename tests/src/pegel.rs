@@ -72,7 +72,8 @@ impl Site {
         self.aggregator_with(name, &outputs.unwrap_or_default()).await
     }
 
-    /// Starts an aggregator with further YAML at the end of its configuration: `outputs` and so on.
+    /// Starts an aggregator with further YAML at the end of its configuration: `outputs` and so on. Without
+    /// `status` in it there is no page.
     pub async fn aggregator_with(&self, name: &str, rest: &str) -> Aggregator {
         let dir = self.subdirectory(name);
         let names = AggregatorNames {
@@ -85,12 +86,15 @@ impl Site {
         let port = lasting_port();
         let mut yaml = format!(
             "listen: [\"127.0.0.1:{port}\"]\nname: {name}\ntls:\n  cert_file: {}\n  key_file: {}\n  client_ca_file: {}\n  crl_file: {}\n\
-             status: {{enabled: false}}\nadmin: {{listen: \"127.0.0.1:0\", address_file: admin.address}}\nnode_up: {{interval: 1s}}\n",
+             admin: {{listen: \"127.0.0.1:0\", address_file: admin.address}}\nnode_up: {{interval: 1s}}\n",
             files.cert.display(),
             files.key.display(),
             self.authority.certificate_path().display(),
             self.authority.crl_path().display(),
         );
+        if !rest.contains("status:") {
+            yaml.push_str("status: {enabled: false}\n");
+        }
         yaml.push_str(rest);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut aggregator = Aggregator { daemon: Daemon::new("pegel-aggregator", dir, Vec::new()), address };

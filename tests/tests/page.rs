@@ -230,9 +230,9 @@ fn log_entries_show_as_they_arrive_filtered_paused_and_bounded() -> Result<()> {
     assert_eq!(browser.evaluate("document.title")?, "Logs · pegel");
 
     // Visible 200 ms after it came, at the latest: looked at in the page's own time.
-    let seen = "new Promise((done) => { const list = document.querySelector('#tail'); const watch = new MutationObserver(() => { \
-                if (list.lastChild.innerText.includes('live at last')) done(Date.now()); }); watch.observe(list, { childList: true }); \
-                document.title = 'watching'; })";
+    let seen = "new Promise((done) => { const list = document.querySelector('#tail'); \
+                const watch = new MutationObserver(() => { if (list.lastChild?.innerText.includes('live at last')) { \
+                watch.disconnect(); done(Date.now()); } }); watch.observe(list, { childList: true }); })";
     browser.evaluate(&format!("window.seen = {seen}; null"))?;
     let sent_ms = fleet::now_ms();
     site.log("web-1", 2, "warn", &["live at last"]);

@@ -102,6 +102,8 @@ pub struct Driver {
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     intake_dropped: u64,
     remember_at: Instant,
+    /// Whether there is a session, be it with an aggregator that has no output for this signal.
+    linked: bool,
     heartbeat_at: Instant,
     heartbeat_every: Duration,
     /// Whether the last heartbeat said that data waits.
@@ -168,6 +170,7 @@ impl Driver {
             cursor_ids: HashMap::new(),
             jobs: FuturesUnordered::new(),
             remember_at: now,
+            linked: false,
             heartbeat_at: now,
             heartbeat_every: NEWS_AFTER,
             told_behind: false,
@@ -215,7 +218,7 @@ impl Driver {
         if self.dirty {
             due = due.min(self.remember_at);
         }
-        if !self.attempts.is_empty() {
+        if self.linked {
             due = due.min(self.heartbeat_at);
         }
         due.saturating_duration_since(now)
@@ -242,6 +245,7 @@ impl Driver {
             UplinkEvent::Up { attempt, outputs, .. } => {
                 let names = outputs_of(self.parts.signal, &outputs);
                 self.attempts = names.iter().map(|name| (name.clone(), attempt)).collect();
+                self.linked = true;
                 self.core.link_up(now_ms, &names, IN_FLIGHT_BYTES, &mut effects);
                 self.heartbeat_every = NEWS_AFTER;
                 self.heartbeat_at = Instant::now() + NEWS_AFTER;
@@ -282,6 +286,7 @@ impl Driver {
             UplinkEvent::Down { reason } => {
                 tracing::warn!(reason, "the session with the aggregator ended; data is kept");
                 self.attempts.clear();
+                self.linked = false;
                 self.core.link_down();
             }
         }
@@ -441,7 +446,7 @@ impl Driver {
         if self.dirty && now >= self.remember_at {
             self.remember();
         }
-        if now >= self.heartbeat_at && !self.attempts.is_empty() {
+        if now >= self.heartbeat_at && self.linked {
             self.heartbeat();
         }
     }

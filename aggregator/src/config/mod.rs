@@ -9,7 +9,7 @@ mod receiver;
 mod status;
 
 pub use limits::RawLimits;
-pub use output::{OutputSettings, RawNames, RawOutput, RawProtocol, RawRemoteWrite};
+pub use output::{OutputSettings, RawLoki, RawNames, RawOutput, RawProtocol, RawRemoteWrite};
 pub use receiver::{RawReceiverTls, ReceiverTlsSettings};
 pub use status::{RawNodeUp, RawRecent, RawRecentLogs, RawStatus, StatusSettings};
 

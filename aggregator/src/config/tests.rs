@@ -29,11 +29,14 @@ fn a_full_file_is_resolved() {
     let loaded = read(include_str!("testdata/full.yaml")).unwrap_or_else(|bad| panic!("{bad}"));
     assert_eq!(loaded.warnings, []);
     let settings = loaded.settings;
-    let OutputSettings::RemoteWrite(output) = &settings.outputs[0];
+    let OutputSettings::RemoteWrite(output) = &settings.outputs[0] else { panic!() };
     assert_eq!((output.name.as_str(), output.protocol), ("prometheus", remote_write::Protocol::V1));
     assert_eq!(output.out_of_order_window, Duration::from_hours(30));
     assert_eq!(output.tenant_header.as_ref().unwrap(), "x-scope-orgid");
     assert_eq!((output.headers.len(), output.max_request_samples), (1, 2_000));
+    let OutputSettings::Loki(logs) = &settings.outputs[1] else { panic!() };
+    assert_eq!((logs.url.path(), logs.max_request_bytes), ("/loki/api/v1/push", 1 << 20));
+    assert!(logs.query_url.is_some() && logs.tenant_header.as_ref().unwrap() == "x-scope-orgid");
     assert_eq!(settings.receiver.handshakes_per_second, 50);
     assert_eq!(settings.receiver.name, "hall-3");
     assert_eq!(settings.recent.forget_after, Duration::from_mins(30));
@@ -53,7 +56,7 @@ fn the_defaults_are_those_of_the_modules() {
     assert_eq!(settings.recent, recent::Settings::default());
     let status = crate::status::Settings { name: "a".to_owned(), ..crate::status::Settings::default() };
     assert_eq!(settings.status.status, status);
-    let OutputSettings::RemoteWrite(found) = &settings.outputs[0];
+    let OutputSettings::RemoteWrite(found) = &settings.outputs[0] else { panic!() };
     let name = pegel_proto::identity::OutputName::parse("p").unwrap();
     let expected = remote_write::Settings::new(name, "http://a/w".parse().unwrap());
     let times = |s: &remote_write::Settings| {

@@ -1,6 +1,10 @@
-//! Where batches go: one module an output.
+//! Where batches go: one module an output, and what they have in common: `backend` speaks HTTP, `settlement` keeps
+//! account of a batch.
 
+pub(crate) mod backend;
+pub mod loki;
 mod matcher;
 pub mod recent;
 pub mod recent_logs;
 pub mod remote_write;
+mod settlement;

@@ -5,7 +5,7 @@
 //! all listeners: it stands still while nobody listens, but for a look every [`IDLE_LOOK`] that notes losses.
 
 use super::api::{identity, node_answer};
-use super::board::{FleetRow, Snapshot};
+use super::board::{FleetRow, Known, Snapshot};
 use super::fleet::OutputStatus;
 use super::{Refusal, Status};
 use axum::extract::{RawQuery, State};
@@ -140,7 +140,7 @@ fn fleet_event(
 }
 
 fn whole_fleet(status: &Status, snapshot: &Snapshot) -> Arc<str> {
-    let rows: Vec<FleetRow> = snapshot.agents.iter().map(|known| known.row()).collect();
+    let rows: Vec<FleetRow> = snapshot.agents.iter().map(Known::row).collect();
     fleet_event(status, snapshot, rows.iter().collect(), Vec::new(), true)
 }
 

@@ -128,12 +128,14 @@ impl Generator {
                 let status = [200, 200, 200, 200, 304, 404, 500][self.rng.random_range(0..7)];
                 write!(
                     out,
-                    "10.{}.{}.{} - - [14/Nov/2023:{h:02}:{m:02}:{s:02} +0000] \"GET {path}?id={} HTTP/1.1\" {status} {} \"https://shop.example{path}\" \"{agent}\"",
+                    "10.{}.{}.{} - - [14/Nov/2023:{h:02}:{m:02}:{s:02} +0000] \"GET {path}?id={} HTTP/1.1\" {status} {} \"https://shop.example{path}\" \"{agent}\" rt=0.{:03} id={:016x}",
                     ip / 256 % 4,
                     ip % 256,
                     ip % 200,
                     self.rng.random_range(0..50_000),
                     self.rng.random_range(200..40_000),
+                    self.rng.random_range(1..999),
+                    self.rng.random::<u64>(),
                 )?;
             }
             Kind::Json => {
@@ -141,9 +143,10 @@ impl Generator {
                 let level = ["info", "info", "info", "debug", "warn", "error"][self.rng.random_range(0..6)];
                 write!(
                     out,
-                    "{{\"time\":\"2023-11-14T{h:02}:{m:02}:{s:02}.{ms:03}Z\",\"level\":\"{level}\",\"service\":\"{service}\",\"msg\":\"{message}\",\"duration_ms\":{},\"user\":{},\"trace_id\":\"{:016x}\",\"region\":\"eu-central-1\"}}",
+                    "{{\"time\":\"2023-11-14T{h:02}:{m:02}:{s:02}.{ms:03}Z\",\"level\":\"{level}\",\"service\":\"{service}\",\"msg\":\"{message}\",\"duration_ms\":{},\"user\":{},\"trace_id\":\"{:032x}\",\"span_id\":\"{:016x}\",\"region\":\"eu-central-1\"}}",
                     self.rng.random_range(1..900),
                     self.rng.random_range(0..20_000),
+                    self.rng.random::<u128>(),
                     self.rng.random::<u64>(),
                 )?;
             }

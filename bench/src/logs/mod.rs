@@ -141,7 +141,7 @@ impl Shipping {
             "outputs:\n  - {{type: loki, name: bench, url: \"{}\"}}\n",
             sink.url()
         ))?;
-        let more: String = arguments.logs_yaml.lines().map(|line| format!("  {line}\n")).collect();
+        let more = arguments.logs_yaml.lines().fold(String::new(), |yaml, line| yaml + "  " + line + "\n");
         let sections = format!(
             "host: {{enabled: false}}\ncontainers: {{enabled: false}}\n\
              logs:\n  inputs:\n    - {{name: bench, files: {{include: [\"{}/*\"]}}}}\n{more}",

@@ -163,6 +163,7 @@ impl DecodedBlock {
     }
 
     /// A copy of its last entries: as many as take no more than so many bytes, and no more than `most`. Maybe none.
+    #[must_use]
     pub fn last(&self, most: usize, mut bytes: usize) -> Self {
         let cost = |entry: &Entry| {
             let (from, count) = (entry.pairs.0 as usize, entry.pairs.1 as usize);

@@ -3,6 +3,10 @@
 mod buffer;
 mod files;
 mod input;
+mod journal;
+mod patterns;
+mod pipe;
+mod syslog;
 
 pub use buffer::RawLogBuffer;
 pub use files::{RawFileStart, RawFiles};
@@ -53,6 +57,11 @@ impl RawLogs {
                 mistakes.at(&path.key("name"), reason, "give each input a name of its own");
             }
             inputs.extend(raw.resolve(&path, mistakes));
+        }
+        let mut stdin = self.inputs.iter().enumerate().filter(|(_, input)| input.stdin);
+        if let (Some((first, _)), Some((second, _))) = (stdin.next(), stdin.next()) {
+            let reason = format!("inputs {first} and {second} both read the standard input");
+            mistakes.at(&inputs_path.index(second).key("stdin"), reason, "take one of them out");
         }
         let dir = state_dir.join("logs");
         let buffer = self.buffer.resolve(shared, &dir, &path.key("buffer"), mistakes);

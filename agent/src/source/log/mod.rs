@@ -21,11 +21,18 @@
 //!   Only where nobody can wait (UDP) is something dropped, and counted.
 
 pub mod checkpoints;
+pub mod containers;
 pub mod cutter;
 pub mod file;
+pub mod journal;
 pub mod origin;
+mod other;
+pub mod pipe;
+mod pushed;
 pub mod settings;
 pub mod shape;
 mod source;
+pub mod syslog;
 
+pub use other::OtherStatus;
 pub use source::{LogSource, Status};

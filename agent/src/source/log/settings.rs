@@ -1,6 +1,6 @@
 //! What the log source is told.
 
-use super::{file, shape};
+use super::{file, journal, pipe, shape, syslog};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -32,4 +32,10 @@ pub struct Input {
 pub enum InputKind {
     /// From files.
     Files(file::Settings),
+    /// From systemd's journal.
+    Journal(journal::Settings),
+    /// From others, by syslog.
+    Syslog(syslog::Settings),
+    /// From a pipe.
+    Pipe(pipe::Settings),
 }

@@ -1,7 +1,9 @@
 //! The log source: its inputs, and what delivery tells them.
 
 use super::checkpoints::Checkpoints;
+use super::cutter::Cutter;
 use super::file::{self, Files};
+use super::other::{OtherStatus, Others};
 use super::settings::{InputKind, Settings};
 use crate::intake::LogIntake;
 use crate::source::container::Catalogue;
@@ -16,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub struct LogSource {
     checkpoints: Arc<Checkpoints>,
     files: Option<Files>,
+    others: Others,
 }
 
 /// How the log source fares.
@@ -25,6 +28,9 @@ pub struct Status {
     pub checkpoints_trouble: Option<String>,
     /// Files.
     pub files: file::Status,
+    /// Inputs that are no files.
+    #[serde(flatten)]
+    pub others: OtherStatus,
 }
 
 impl LogSource {
@@ -42,12 +48,13 @@ impl LogSource {
         count_pushed(&checkpoints, &intake);
         let configuration = fingerprint(&settings);
         let mut of_files = Vec::new();
+        let mut others = Others::default();
         for input in settings.inputs {
-            match &input.kind {
-                InputKind::Files(files) => {
-                    let files = files.clone();
-                    of_files.push((input, files));
-                }
+            let cutter = || Cutter::new(checkpoints.clone(), intake.clone(), configuration);
+            let Some(input) = others.start(input, cutter, registry, &shutdown) else { continue };
+            if let InputKind::Files(files) = &input.kind {
+                let files = files.clone();
+                of_files.push((input, files));
             }
         }
         let files = (!of_files.is_empty()).then(|| {
@@ -61,7 +68,7 @@ impl LogSource {
             };
             Files::start(start)
         });
-        Self { checkpoints, files }
+        Self { checkpoints, files, others }
     }
 
     /// A block is safe: delivery calls this in the order in which it becomes so.
@@ -79,6 +86,7 @@ impl LogSource {
         Status {
             checkpoints_trouble: self.checkpoints.trouble(),
             files: self.files.as_ref().map(Files::status).unwrap_or_default(),
+            others: self.others.status(),
         }
     }
 
@@ -87,6 +95,7 @@ impl LogSource {
         if let Some(files) = &self.files {
             files.stopped().await;
         }
+        self.others.stopped().await;
         let checkpoints = self.checkpoints.clone();
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || checkpoints.sync()).await {
             tracing::warn!(%error, "checkpoints are not on the disk: a power cut now would repeat lines");

@@ -238,7 +238,7 @@ fn names_another_value(message: &str) -> bool {
 /// An answer in words for people: one line, cut.
 fn words(response: &Response) -> String {
     let line = response.message.trim().lines().next().unwrap_or_default();
-    let line = super::batch::cut(line, 300);
+    let line = crate::output::settlement::cut(line, 300);
     if line.is_empty() {
         format!("the backend answered {}", response.status)
     } else {

@@ -1,11 +1,10 @@
 //! One batch on its way: how much of it was put into requests, what became of its records, and its settlement.
 
 use super::piece::{Part, PieceBuilder};
-use crate::fanout::{Delivery, Reply, Verdict};
+use crate::fanout::Delivery;
+use crate::output::settlement::Settlement;
 use crate::session::{LabelFault, ResolvedBlock};
-use pegel_proto::batch::{BatchSeq, Outcome, RejectReason, Rejection};
-use pegel_proto::caps::MAX_REJECT_MESSAGE_BYTES;
-use std::collections::BTreeMap;
+use pegel_proto::batch::RejectReason;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,18 +16,13 @@ pub(super) struct BatchKey(pub u64);
 #[derive(Debug)]
 pub(super) struct Batch {
     pub session: u64,
-    pub seq: BatchSeq,
     pub sent_before: bool,
     pub submitted: Instant,
-    reply: Reply,
+    pub account: Settlement,
     blocks: Arc<[ResolvedBlock]>,
     bases: Box<[u32]>,
     /// The next record to be put into a request: block and index in it.
     next: (u32, u32),
-    unresolved: u64,
-    delivered: u64,
-    held_already: u64,
-    rejected: BTreeMap<RejectReason, (String, Vec<u32>)>,
 }
 
 /// What was taken of a batch into a request.
@@ -65,17 +59,12 @@ impl Batch {
             .collect();
         Self {
             session: delivery.agent.session,
-            seq: delivery.seq,
             sent_before: delivery.sent_before,
             submitted: now,
-            reply: delivery.reply,
+            account: Settlement::new(delivery.seq, delivery.reply, u64::from(total)),
             blocks: blocks.into(),
             bases,
             next: (0, 0),
-            unresolved: u64::from(total),
-            delivered: 0,
-            held_already: 0,
-            rejected: BTreeMap::new(),
         }
     }
 
@@ -114,7 +103,11 @@ impl Batch {
                     let bad = |i: &u32| fault(&block, *i, names).is_some();
                     if let Some(fault) = fault(&block, first, names) {
                         refuse(RejectReason::InvalidLabels);
-                        self.reject(part.base + first, RejectReason::InvalidLabels, &fault.to_string());
+                        self.account.reject(
+                            part.base + first,
+                            RejectReason::InvalidLabels,
+                            &fault.to_string(),
+                        );
                         first += 1;
                         continue;
                     }
@@ -130,82 +123,9 @@ impl Batch {
         }
         Taken::All
     }
-
-    pub fn deliver(&mut self, n: u64) {
-        self.delivered += n;
-        self.unresolved -= n;
-    }
-
-    /// One of the records delivered turns out not to be.
-    pub fn take_back_delivered(&mut self) {
-        self.delivered -= 1;
-        self.unresolved += 1;
-    }
-
-    pub fn hold(&mut self) {
-        self.held_already += 1;
-        self.unresolved -= 1;
-    }
-
-    pub fn reject(&mut self, index: u32, reason: RejectReason, message: &str) {
-        let (_, records) = self
-            .rejected
-            .entry(reason)
-            .or_insert_with(|| (cut(message, MAX_REJECT_MESSAGE_BYTES), Vec::new()));
-        records.push(index);
-        self.unresolved -= 1;
-    }
-
-    /// Whether every record is accounted for.
-    pub fn is_resolved(&self) -> bool {
-        self.unresolved == 0
-    }
-
-    /// Tells the session the outcome. If it is gone nobody listens.
-    pub fn settle(self) {
-        let rejections = self
-            .rejected
-            .into_iter()
-            .map(|(reason, (message, records))| Rejection {
-                seq: self.seq,
-                reason,
-                message,
-                records: ranges(records),
-            })
-            .collect();
-        let outcome = Outcome { delivered: self.delivered, held_already: self.held_already, rejections };
-        let _ = self.reply.0.send(Verdict::Settled(self.seq, outcome));
-    }
-
-    /// Tells the session something that is not about one batch.
-    pub fn tell(&self, verdict: Verdict) {
-        let _ = self.reply.0.send(verdict);
-    }
-
-    pub fn reply(&self) -> &Reply {
-        &self.reply
-    }
 }
 
 fn fault(block: &ResolvedBlock, index: u32, names: NameRule) -> Option<LabelFault> {
     let fault = block.set.fault(index as usize)?;
     (fault != LabelFault::NotLegacy || names == NameRule::Legacy).then_some(fault)
-}
-
-/// Ascending ranges `(first, count)` of these indices.
-fn ranges(mut indices: Vec<u32>) -> Vec<(u32, u32)> {
-    indices.sort_unstable();
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for index in indices {
-        match ranges.last_mut() {
-            Some((first, count)) if *first + *count == index => *count += 1,
-            _ => ranges.push((index, 1)),
-        }
-    }
-    ranges
-}
-
-/// A text cut to so many bytes at a character's border.
-pub(super) fn cut(text: &str, max: usize) -> String {
-    text[..text.floor_char_boundary(max)].to_owned()
 }

@@ -17,6 +17,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+pub use super::backend::{Authorization, SetupError};
 pub use batch::NameRule;
 
 use crate::fanout::{Announcement, Delivery, Output, OutputHealth};
@@ -28,11 +29,10 @@ use http::{HeaderName, HeaderValue, Uri};
 use parking_lot::{Mutex, RwLock};
 use pegel_proto::batch::Signal;
 use pegel_proto::identity::{AgentIdentity, OutputName, TenantId};
-use pegel_runtime::http_client::{ClientTls, ClientTlsError};
+use pegel_runtime::http_client::ClientTls;
 use pegel_runtime::metrics::Registry;
 use shard::{Shard, ShardSettings, Step};
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -72,26 +72,6 @@ pub enum Version {
     V1,
     /// `io.prometheus.write.v2.Request`.
     V2,
-}
-
-/// How requests are signed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Authorization {
-    /// Not at all.
-    #[default]
-    None,
-    /// With a bearer token.
-    Bearer {
-        /// The file that holds it; read again when it changes.
-        token_file: PathBuf,
-    },
-    /// With a user name and password.
-    Basic {
-        /// The user.
-        user: String,
-        /// The file that holds the password; read again when it changes.
-        password_file: PathBuf,
-    },
 }
 
 /// One output.
@@ -173,17 +153,6 @@ impl std::fmt::Debug for Settings {
             .field("shards", &self.shards)
             .finish_non_exhaustive()
     }
-}
-
-/// Why an output can't be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The URL can't be used. It is not repeated: it may hold a secret.
-    #[error("the output's url can't be used: {0}")]
-    Url(&'static str),
-    /// TLS can't be set up.
-    #[error(transparent)]
-    Tls(#[from] ClientTlsError),
 }
 
 /// A remote-write output.

@@ -128,8 +128,8 @@ impl Shard {
         if let Some(parked) = &mut self.parked
             && !parked.told.contains_key(&batch.session)
         {
-            batch.tell(Verdict::Parked(parked.reason.clone()));
-            parked.told.insert(batch.session, batch.reply().clone());
+            batch.account.tell(Verdict::Parked(parked.reason.clone()));
+            parked.told.insert(batch.session, batch.account.reply().clone());
         }
         self.queued_samples += batch.untaken();
         self.tally.queued(batch.untaken() as i64);
@@ -329,13 +329,13 @@ impl Shard {
         let batches = &mut self.batches;
         self.active.retain(|key| {
             let Some(batch) = batches.get(key) else { return false };
-            if waiting.contains(&batch.session) || !batch.is_resolved() {
+            if waiting.contains(&batch.session) || !batch.account.is_resolved() {
                 waiting.insert(batch.session);
                 return true;
             }
             debug_assert!(!queue_front.contains(key), "a resolved batch has no records left to send");
             if let Some(batch) = batches.remove(key) {
-                batch.settle();
+                batch.account.settle();
             }
             false
         });

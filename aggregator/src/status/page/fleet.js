@@ -66,6 +66,8 @@ export function fleetView(view) {
       body.replaceChildren(...elements);
     }
     table.hidden = all.length === 0;
+    // Nobody misses a column of dashes.
+    setAttribute(table, 'data-logs', all.some((r) => r.live.log_entries_per_second !== undefined) ? '' : null);
     filter.hidden = all.length === 0;
     const hidden = shown.length - elements.length;
     setText(more, hidden > 0 ? `${count(hidden)} more: narrow the filter.` : all.length > 0 && shown.length === 0 ? 'No node matches the filter.' : '');

@@ -26,7 +26,7 @@ impl Shard {
         for group in &piece.groups {
             for part in &group.parts {
                 if let Some(batch) = self.batches.get_mut(&part.batch) {
-                    batch.deliver(u64::from(group.len));
+                    batch.account.deliver(u64::from(group.len));
                     delivered += u64::from(group.len);
                 }
             }
@@ -36,7 +36,7 @@ impl Shard {
 
     pub(super) fn reject(&mut self, record: Record, reason: RejectReason, message: &str) {
         if let Some(batch) = self.batches.get_mut(&record.batch) {
-            batch.reject(record.index, reason, message);
+            batch.account.reject(record.index, reason, message);
             self.tally.rejected(reason, 1);
         }
     }
@@ -118,7 +118,7 @@ impl Shard {
     ) {
         if (piece.sent_before || self.shadowed.contains(&record)) && is_held(reason, message) {
             if let Some(batch) = self.batches.get_mut(&record.batch) {
-                batch.hold();
+                batch.account.hold();
                 self.tally.held();
             }
             return;
@@ -168,14 +168,14 @@ impl Shard {
         let mut delivered = self.deliver(piece);
         for blame in found {
             let Some(batch) = self.batches.get_mut(&blame.record.batch) else { continue };
-            batch.take_back_delivered();
+            batch.account.take_back_delivered();
             delivered -= 1;
             let maybe_held = piece.sent_before || self.shadowed.contains(&blame.record);
             if maybe_held && is_held(blame.reason, blame.message) {
-                batch.hold();
+                batch.account.hold();
                 self.tally.held();
             } else {
-                batch.reject(blame.record.index, blame.reason, blame.message);
+                batch.account.reject(blame.record.index, blame.reason, blame.message);
                 self.tally.rejected(blame.reason, 1);
             }
         }

@@ -26,8 +26,8 @@ impl Shard {
         let mut told = HashMap::new();
         for batch in self.batches.values() {
             told.entry(batch.session).or_insert_with(|| {
-                batch.tell(Verdict::Parked(reason.clone()));
-                batch.reply().clone()
+                batch.account.tell(Verdict::Parked(reason.clone()));
+                batch.account.reply().clone()
             });
         }
         self.tally.parked(true);

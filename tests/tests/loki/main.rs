@@ -1,0 +1,7 @@
+//! The Loki output against a real Loki.
+
+mod bad_entries;
+mod delivery;
+mod doubt;
+mod limits;
+mod rig;
