@@ -1,5 +1,7 @@
 //! The command line of `pegel-agent`. The same definitions give help, completions and man pages.
 
+mod log_test;
+
 use crate::config::{Purpose, Settings, load_settings};
 use clap::{Args, Parser, Subcommand};
 use pegel_runtime::config::{BadConfig, Flag, Input, Loaded};
@@ -28,6 +30,8 @@ pub enum Command {
     Once(ConfigArgs),
     /// Prints Prometheus rules for the objectives of the checks: error budgets and alerts on how fast they burn.
     Rules(ConfigArgs),
+    /// Shows what the steps of a log input make of sample lines. Nothing is sent.
+    Test(TestArgs),
     /// Looks into the buffer of an agent.
     Buffer {
         /// What to do with it.
@@ -42,6 +46,23 @@ pub enum Command {
         /// The directory.
         directory: PathBuf,
     },
+}
+
+/// `test`.
+#[derive(Debug, Clone, Args)]
+pub struct TestArgs {
+    /// The file with the sample lines; `-` for standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The input whose steps are shown; may be left out if there is one only.
+    #[arg(long, value_name = "NAME")]
+    pub input: Option<String>,
+    /// Prints JSON, an object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// What is done with the buffer.
@@ -189,6 +210,10 @@ pub fn execute(cli: Cli, actions: &Actions) -> anyhow::Result<()> {
         Command::Rules(args) => {
             let loaded = load_settings(&args.input(), Purpose::Collect)?;
             print(&rules(&loaded.settings)?)
+        }
+        Command::Test(args) => {
+            let loaded = load_settings(&args.config.input(), Purpose::Collect)?;
+            print(&log_test::run(&loaded.settings, &args)?)
         }
         Command::Buffer { command: BufferCommand::Inspect(args) } => {
             print(&(actions.inspect)(&args.directory()?, args.json)?)

@@ -3,9 +3,11 @@
 use super::files::RawFiles;
 use super::journal::RawJournal;
 use super::pipe::RawFifo;
+use super::shape::{RawEncoding, RawFormat, RawLogLimits, RawMask, RawMultiline, RawStep};
 use super::syslog::RawSyslog;
+use crate::source::log::pipe;
 use crate::source::log::settings::{Input, InputKind};
-use crate::source::log::{pipe, shape};
+use pegel_runtime::config::form::ByteSize;
 use pegel_runtime::config::section::check_labels;
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
@@ -15,7 +17,7 @@ use std::collections::BTreeMap;
 /// Where lines come from, and what is made of them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["name"]))]
+#[schemars(extend("required" = ["name"], "x-renamed" = {"pipeline_stages": "steps", "stages": "steps", "max_line_size": "max_line"}))]
 pub struct RawLogInput {
     /// The input's name, by which metrics and `pegel-agent test` speak of it, and the label `job` of its streams.
     pub name: String,
@@ -31,6 +33,23 @@ pub struct RawLogInput {
     pub stdin: bool,
     /// A named pipe.
     pub fifo: Option<RawFifo>,
+    /// How bytes become characters.
+    pub encoding: RawEncoding,
+    /// How lines are written: as they are, or by a container's runtime.
+    pub format: RawFormat,
+    /// The longest line or joined entry; what is longer is cut into several entries, the first ones marked with `cut`.
+    /// 252 KiB by default, which is Loki's limit less what masking may add.
+    pub max_line: Option<ByteSize>,
+    /// Which lines belong together.
+    pub multiline: Option<RawMultiline>,
+    /// What is done with each entry, in this order.
+    pub steps: Vec<RawStep>,
+    /// What is taken out of lines, labels and structured metadata after the last step.
+    pub mask: Option<RawMask>,
+    /// Whether entries of files that repeat the one before are counted in its structured metadata `repeated`.
+    pub count_repeats: bool,
+    /// What the backend takes.
+    pub limits: Option<RawLogLimits>,
 }
 
 impl RawLogInput {
@@ -70,7 +89,7 @@ impl RawLogInput {
         Some(Input {
             name: self.name.clone(),
             labels: self.labels.clone(),
-            shape: shape::Settings::default(),
+            shape: self.resolve_shape(path, mistakes),
             kind,
         })
     }

@@ -6,6 +6,7 @@ mod input;
 mod journal;
 mod patterns;
 mod pipe;
+mod shape;
 mod syslog;
 
 pub use buffer::RawLogBuffer;
