@@ -98,16 +98,16 @@ fn change(check: &str, target: &str, from: State, to: State, was_up: Option<bool
         shared: Arc::new(labels),
     };
     let failure =
-        (to == State::Down).then(|| Failure::new(Phase::Connect, Reason::Refused, "--evil; $(touch bait)"));
+        (to == Down).then(|| Failure::new(Phase::Connect, Reason::Refused, "--evil; $(touch bait)"));
     StateChange { target: Arc::new(target), from, to, was_up, at_ms: 61_000, was_since_ms: 1_000, failure }
 }
 
 fn down(target: &str) -> StateChange {
-    change("shop", target, State::Up, State::Down, Some(true))
+    change("shop", target, Up, Down, Some(true))
 }
 
 fn up(target: &str) -> StateChange {
-    change("shop", target, State::Down, State::Up, Some(false))
+    change("shop", target, Down, Up, Some(false))
 }
 
 #[tokio::test]
@@ -146,15 +146,15 @@ async fn only_what_a_hook_is_for_has_it_run() {
     let good = "https://a.example/x";
     bed.change(down(good));
     bed.change(up("https://a.other/x"));
-    bed.change(change("mail", good, State::Down, State::Up, Some(false)));
+    bed.change(change("mail", good, Down, Up, Some(false)));
     let mut of_container = up(good);
     let target = Arc::make_mut(&mut of_container.target);
     Arc::make_mut(&mut target.check).from_container = true;
     bed.change(of_container);
     // Its first success, maintenance, and what comes out of maintenance as it was.
-    bed.change(change("shop", good, State::Pending, State::Up, None));
-    bed.change(change("shop", good, State::Down, State::Maintenance, Some(false)));
-    bed.change(change("shop", good, State::Maintenance, State::Up, Some(true)));
+    bed.change(change("shop", good, Pending, Up, None));
+    bed.change(change("shop", good, Down, Maintenance, Some(false)));
+    bed.change(change("shop", good, Maintenance, Up, Some(true)));
     bed.change(up(good));
     let told = bed.told(1).await;
     assert_eq!((told.len(), told[0].event, told[0].outcome), (1, "up", Outcome::Ok));
