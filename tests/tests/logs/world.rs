@@ -26,9 +26,7 @@ pub struct World {
 /// The YAML of an output towards a base URL, with the address that answers the ambiguous.
 pub fn outputs(base: &str, query: Option<&str>) -> String {
     let query = query.map(|url| format!("    query_url: {url}\n")).unwrap_or_default();
-    format!(
-        "outputs:\n  - type: loki\n    name: loki\n    url: {base}\n    backoff_max: 500ms\n{query}"
-    )
+    format!("outputs:\n  - type: loki\n    name: loki\n    url: {base}\n    backoff_max: 500ms\n{query}")
 }
 
 /// The YAML of `logs` for all files `*.log` of a directory.
