@@ -44,7 +44,7 @@ async fn storms_of_refusals_and_answers_after_their_time_lose_and_repeat_nothing
     let path = dir.join("storm.log");
     let writer = Writer::start(Plan::plain(path.clone(), 1_000));
     let_run(Duration::from_secs(12)).await;
-    let world = World { agent, aggregator, dir, ..first };
+    let world = World { aggregator, agent, dir, ..first };
     let books = world.check(vec![(path, writer)]).await;
     assert_eq!((books.dropped(), books.rejected()), (0, 0), "{books:?}");
 }

@@ -37,7 +37,7 @@ pub fn files_of(dir: &Path, more: &str) -> String {
 impl World {
     /// Everything runs; none if there is no Loki to be had. `url` makes the output's base URL of Loki's.
     pub async fn start(more: &str) -> Option<Self> {
-        Self::start_with(more, |loki| loki.to_owned(), |setup| setup).await
+        Self::start_with(more, str::to_owned, |setup| setup).await
     }
 
     pub async fn start_with(

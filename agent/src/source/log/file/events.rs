@@ -422,10 +422,14 @@ impl Thread {
                 let path: Arc<Path> = followed.path.as_path().into();
                 let shaper = followed.shape.as_ref();
                 let shaper = shaper.map(|shape| Shaper::counted(shape, &state.name, &self.registry));
-                let flush_after = followed.shape.as_ref().map_or(state.flush_after, |s| s.flush_after());
-                state
-                    .followed
-                    .insert(path.clone(), FollowedState { followed, shaper, flush_after, gone: false });
+                let flush_after = followed
+                    .shape
+                    .as_ref()
+                    .map_or(state.flush_after, crate::source::log::shape::Settings::flush_after);
+                state.followed.insert(
+                    path.clone(),
+                    FollowedState { followed: *followed, shaper, flush_after, gone: false },
+                );
                 let mut settings = super::Settings::default();
                 settings.include.push(Pattern::literal(&path));
                 let found = discover(&settings, Path::new("/"));
