@@ -1,9 +1,12 @@
 //! Where jobs call in: `/api/v1/heartbeats/NAME` on the admin address.
 //!
+//! The answer comes when what was heard is on the disk: 200; after some seconds without that, or if it cannot be
+//! written, 202, which is success to callers and says in words what may happen.
+//!
 //! GET works as POST does: what calls is a line at the end of a script, with whatever tool the machine has.
 
 use crate::source::clock::SampleClock;
-use crate::source::probe::heartbeats::{Call, Heartbeats};
+use crate::source::probe::heartbeats::{Call, Hearing, Heartbeats};
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -38,17 +41,21 @@ async fn ended(
     Path(name): Path<String>,
     Query(Ending { exit_code }): Query<Ending>,
 ) -> (StatusCode, String) {
-    listening.hear(&name, Call::Ended(exit_code))
+    listening.hear(&name, Call::Ended(exit_code)).await
 }
 
 async fn started(State(listening): State<Listening>, Path(name): Path<String>) -> (StatusCode, String) {
-    listening.hear(&name, Call::Started)
+    listening.hear(&name, Call::Started).await
 }
 
 impl Listening {
-    fn hear(&self, name: &str, call: Call) -> (StatusCode, String) {
-        match self.heartbeats.call(name, call, self.clock.now_ms()) {
-            Ok(()) => (StatusCode::OK, "heard\n".to_owned()),
+    async fn hear(&self, name: &str, call: Call) -> (StatusCode, String) {
+        match self.heartbeats.call(name, call, self.clock.now_ms()).await {
+            Ok(Hearing::Kept) => (StatusCode::OK, "heard\n".to_owned()),
+            Ok(Hearing::InMemory(why)) => {
+                let words = format!("heard, but a restart of the agent may forget it: {why}\n");
+                (StatusCode::ACCEPTED, words)
+            }
             Err(unexpected) => (StatusCode::NOT_FOUND, format!("{unexpected}\n")),
         }
     }

@@ -111,6 +111,8 @@ impl StatusSource {
             "logs": self.logs.as_ref().map(|logs| json!(logs.status())),
             "targets": self.scrape.status().iter().map(|t| json!(**t)).collect::<Vec<_>>(),
             "checks": self.probes.status().iter().map(|c| json!(**c)).collect::<Vec<_>>(),
+            "check_changes": self.probes.told_changes(),
+            "hook_runs": self.probes.hook_runs(),
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod check;
 mod command;
+mod hook;
 mod http;
 mod maintenance;
 mod objective;
@@ -11,18 +12,20 @@ mod wire;
 
 pub use check::RawCheck;
 pub use command::RawCommandProbe;
+pub use hook::RawHook;
 pub use http::RawHttpProbe;
 pub use maintenance::RawMaintenance;
 pub use service::{RawAmqpProbe, RawGrpcProbe, RawHeartbeatProbe, RawPostgresProbe, RawRedisProbe};
 pub use tls::RawProbeTls;
 pub use wire::{RawDnsProbe, RawIcmpProbe, RawTcpProbe, RawTlsProbe};
 
+use self::hook::resolve_hooks;
 use super::labels::{self, RawProbePreset};
 use crate::source::probe::kinds::assertion::Pattern;
 use crate::source::probe::maintenance::Window;
 use crate::source::probe::net::resolve::Families;
 use crate::source::probe::settings::{DEFAULT_FILE_SD_REFRESH, DEFAULT_MAX_RUNNING, Settings};
-use pegel_runtime::config::form::{Listen, Period};
+use pegel_runtime::config::form::{FilePath, Listen, Period};
 use pegel_runtime::config::{Mistakes, Path};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,6 +48,10 @@ pub struct RawProbes {
     pub checks: Vec<RawCheck>,
     /// Times during which what checks say is nobody's alarm. They go on running; their state is `maintenance`.
     pub maintenance: Vec<RawMaintenance>,
+    /// What the agent does by itself when a check's state changes.
+    pub hooks: Vec<RawHook>,
+    /// The programs that hooks may run, by their absolute paths. A hook of another program is a mistake.
+    pub allowed_commands: Vec<FilePath>,
     /// How many checks may run at once. What is due beyond that waits.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_running: u32,
@@ -63,6 +70,8 @@ impl Default for RawProbes {
             labels: BTreeMap::new(),
             checks: Vec::new(),
             maintenance: Vec::new(),
+            hooks: Vec::new(),
+            allowed_commands: Vec::new(),
             max_running: DEFAULT_MAX_RUNNING as u32,
             name_servers: Vec::new(),
             file_sd_refresh: Period(DEFAULT_FILE_SD_REFRESH),
@@ -132,6 +141,7 @@ impl RawProbes {
         Settings {
             checks,
             objectives,
+            hooks: resolve_hooks(&self.hooks, &self.allowed_commands, path, mistakes),
             max_running: self.max_running as usize,
             file_sd_refresh: self.file_sd_refresh.0,
             from_containers: self.container_labels,

@@ -383,7 +383,9 @@ impl Driver {
             }
         }
         // What is remembered holds all of this turn's changes: once is enough, and before anything is sent.
-        if effects.contains(&Effect::Remember) {
+        // A source's place moves after the books say what became of the batch: a kill in between has it read again and
+        // counted again, never not at all.
+        if effects.iter().any(|effect| matches!(effect, Effect::Remember | Effect::Safe(_))) {
             self.remember();
         }
         for effect in effects {

@@ -25,6 +25,10 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, reload};
 
+/// The target of lines that say what the agent did on its own to the machine or to others. None of them is left out
+/// as a repeat.
+pub const AUDIT: &str = "pegel::audit";
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

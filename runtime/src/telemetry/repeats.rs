@@ -1,7 +1,8 @@
 //! Limits repeats: the same message from the same place is written [`BURST`] times an interval; then it is counted,
 //! and the count is written when the interval has ended.
 //!
-//! Messages of levels below `info` are never limited: who turns them on wants them all.
+//! Messages of levels below `info` are never limited: who turns them on wants them all. Nor are those for the
+//! [audit](super::AUDIT).
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -66,7 +67,7 @@ impl Repeats {
         message: &str,
         now: Instant,
     ) -> Admission {
-        if *metadata.level() > Level::INFO {
+        if *metadata.level() > Level::INFO || metadata.target() == super::AUDIT {
             return Admission::Write;
         }
         let full = self.followed.len() >= MAX_FOLLOWED && !self.followed.contains_key(&key);

@@ -3,6 +3,7 @@
 //! Their numbers come from the kernel alone; their names from the engine. `PEGEL_CONTAINERS` is how many the storms
 //! have.
 
+mod checks;
 mod engine_away;
 mod numbers;
 mod schemes;

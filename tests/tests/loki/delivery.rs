@@ -3,11 +3,12 @@
 use crate::rig::{Agent, HOUR, Rig, SECOND, Said, lines, now_ns, said};
 use pegel_tests::loki::LokiSetup;
 
+const BATCHES: i64 = 4;
+const ENTRIES: i64 = 2_000;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_many_agents_send_is_in_loki_once_in_order() {
     let Some(rig) = Rig::start(&LokiSetup::default()).await else { return };
-    const BATCHES: i64 = 4;
-    const ENTRIES: i64 = 2_000;
     let start = now_ns() - 600 * SECOND;
     let line = |node: usize, i: i64| format!("{i:06} node {node} {}", "some text of a log line ".repeat(4));
     let mut agents: Vec<_> = (0..3).map(|i| Agent::new("acme", &format!("n{i}"), i)).collect();

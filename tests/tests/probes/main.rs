@@ -4,6 +4,7 @@ mod access;
 mod beside;
 mod end_to_end;
 mod faults;
+mod hooks;
 mod http;
 mod once;
 mod servers;

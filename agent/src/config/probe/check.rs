@@ -199,6 +199,7 @@ impl RawCheck {
             retries: self.retries,
             thresholds: Thresholds { down_after: self.down_after.max(1), up_after: self.up_after.max(1) },
             maintenance,
+            from_container: false,
         }
     }
 

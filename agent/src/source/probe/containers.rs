@@ -78,6 +78,7 @@ fn check(container: &Container, kind: &str, target: &str) -> Result<Check, Strin
     of_kind.check_address(target)?;
     let name = label("name").map_or_else(|| format!("{}-{kind}", container.name), str::to_owned);
     let mut check = Check::new(name, of_kind);
+    check.from_container = true;
     if let Some(interval) = duration("interval")? {
         check.interval = interval.max(MIN_INTERVAL);
     }

@@ -4,16 +4,23 @@
 //! at both ends. What was last heard is kept in a file of the state directory, so that a job that calls once a night is
 //! not missed because the agent was restarted at noon.
 
+mod keeper;
+
+use keeper::{Keeper, Version, Write};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The file in the state directory.
 const FILE: &str = "heartbeats.json";
 /// The largest file that is read, in bytes: ten thousand jobs.
 const MAX_FILE_BYTES: u64 = 4 << 20;
+/// How long a caller waits until what it said is on the disk.
+pub const KEPT_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is known of a job. All instants are milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,11 +52,34 @@ pub enum Call {
 #[error("no check of kind heartbeat has the target `{0}`; add it to the agent's configuration")]
 pub struct Unexpected(pub String);
 
+/// What a call comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hearing {
+    /// A restart of the agent remembers it.
+    Kept,
+    /// It was heard; a restart of the agent may forget it, for this reason.
+    InMemory(String),
+}
+
+/// What is known of all jobs.
+#[derive(Debug, Default)]
+struct Jobs {
+    heard: BTreeMap<String, Heard>,
+    /// Counts changes.
+    version: Version,
+}
+
 /// The jobs that are expected to call, and what was heard of them.
-#[derive(Debug)]
 pub struct Heartbeats {
-    path: Option<PathBuf>,
-    jobs: Mutex<BTreeMap<String, Heard>>,
+    jobs: Arc<Mutex<Jobs>>,
+    keeper: Option<Arc<Keeper>>,
+    patience: Duration,
+}
+
+impl fmt::Debug for Heartbeats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heartbeats").field("jobs", &self.jobs).finish_non_exhaustive()
+    }
 }
 
 impl Heartbeats {
@@ -57,8 +87,8 @@ impl Heartbeats {
     /// a whole period from now on.
     pub fn open(state_dir: &Path) -> Self {
         let path = state_dir.join(FILE);
-        let jobs = match read(&path) {
-            Ok(jobs) => jobs,
+        let heard = match read(&path) {
+            Ok(heard) => heard,
             Err(reason) => {
                 let aside = path.with_extension("json.damaged");
                 let kept = std::fs::rename(&path, &aside).is_ok();
@@ -69,76 +99,114 @@ impl Heartbeats {
                 BTreeMap::new()
             }
         };
-        Self { path: Some(path), jobs: Mutex::new(jobs) }
+        let shown = path.display().to_string();
+        Self::with(heard, Arc::new(move |bytes| keeper::replace(&path, bytes)), shown)
+    }
+
+    fn with(heard: BTreeMap<String, Heard>, write: Write, shown: String) -> Self {
+        let jobs = Arc::new(Mutex::new(Jobs { heard, version: 0 }));
+        let content = jobs.clone();
+        let keeper = Keeper::new(write, shown, move || {
+            let jobs = content.lock();
+            let text = serde_json::to_vec(&jobs.heard).expect("plain structs become JSON");
+            (jobs.version, text)
+        });
+        Self { jobs, keeper: Some(keeper), patience: KEPT_WITHIN }
     }
 
     /// Without a file.
     pub fn in_memory() -> Self {
-        Self { path: None, jobs: Mutex::default() }
+        Self { jobs: Arc::default(), keeper: None, patience: KEPT_WITHIN }
+    }
+
+    /// Changes what is known, and has that kept if it did. Nobody waits for a disk here.
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Heard>) -> bool) -> Version {
+        let mut jobs = self.jobs.lock();
+        let changed = change(&mut jobs.heard);
+        if changed {
+            jobs.version += 1;
+        }
+        let version = jobs.version;
+        drop(jobs);
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| changed) {
+            keeper.changed();
+        }
+        version
     }
 
     /// Expects a job from now on, unless it is expected already.
     pub fn expect(&self, job: &str, now_ms: i64) {
-        let mut jobs = self.jobs.lock();
-        if !jobs.contains_key(job) {
-            jobs.insert(job.to_owned(), Heard { expected_since_ms: now_ms, ..Heard::default() });
-            self.keep(&jobs);
-        }
+        self.change(|jobs| expect(jobs, job, now_ms));
     }
 
     /// Expects these jobs and no others.
     pub fn expect_only(&self, wanted: &[&str], now_ms: i64) {
-        let mut jobs = self.jobs.lock();
-        let before = jobs.len();
-        jobs.retain(|job, _| wanted.contains(&job.as_str()));
-        let gone = jobs.len() != before;
-        drop(jobs);
-        for job in wanted {
-            self.expect(job, now_ms);
-        }
-        if gone {
-            self.keep(&self.jobs.lock());
-        }
+        let names: HashSet<&str> = wanted.iter().copied().collect();
+        self.change(|jobs| {
+            let before = jobs.len();
+            jobs.retain(|job, _| names.contains(job.as_str()));
+            let mut changed = jobs.len() != before;
+            for job in wanted {
+                changed |= expect(jobs, job, now_ms);
+            }
+            changed
+        });
     }
 
-    /// A job calls.
-    pub fn call(&self, job: &str, call: Call, now_ms: i64) -> Result<(), Unexpected> {
-        let mut jobs = self.jobs.lock();
-        let Some(heard) = jobs.get_mut(job) else {
+    /// A job calls. It is heard at once; this waits until that is kept, for [`KEPT_WITHIN`] at most.
+    pub async fn call(&self, job: &str, call: Call, now_ms: i64) -> Result<Hearing, Unexpected> {
+        let mut expected = false;
+        let version = self.change(|jobs| {
+            let Some(heard) = jobs.get_mut(job) else { return false };
+            expected = true;
+            match call {
+                Call::Started => heard.started_ms = Some(now_ms),
+                Call::Ended(exit_code) => {
+                    heard.took_ms = heard.started_ms.take().map(|started| (now_ms - started).max(0));
+                    heard.ended_ms = Some(now_ms);
+                    heard.exit_code = exit_code;
+                }
+            }
+            true
+        });
+        if !expected {
             return Err(Unexpected(job.chars().take(64).collect()));
-        };
-        match call {
-            Call::Started => heard.started_ms = Some(now_ms),
-            Call::Ended(exit_code) => {
-                heard.took_ms = heard.started_ms.take().map(|started| (now_ms - started).max(0));
-                heard.ended_ms = Some(now_ms);
-                heard.exit_code = exit_code;
+        }
+        Ok(self.kept(version).await)
+    }
+
+    /// Waits until a version is on the disk.
+    async fn kept(&self, version: Version) -> Hearing {
+        let Some(keeper) = &self.keeper else { return Hearing::Kept };
+        let mut kept = keeper.kept();
+        let written =
+            tokio::time::timeout(self.patience, kept.wait_for(|kept| kept.version >= version)).await;
+        match written {
+            Ok(Ok(kept)) => kept.error.clone().map_or(Hearing::Kept, Hearing::InMemory),
+            Ok(Err(_)) => Hearing::InMemory("the agent ends".to_owned()),
+            Err(_) => {
+                tracing::warn!(
+                    "what was heard of a job is not on the disk in time: the disk of the state \
+                     directory hangs or is busy"
+                );
+                Hearing::InMemory(format!("the disk took longer than {KEPT_WITHIN:?}"))
             }
         }
-        self.keep(&jobs);
-        Ok(())
     }
 
     /// What is known of a job.
     pub fn heard(&self, job: &str) -> Option<Heard> {
-        self.jobs.lock().get(job).cloned()
+        self.jobs.lock().heard.get(job).cloned()
     }
+}
 
-    /// Writes the file anew: to another one first, so that none is ever half written.
-    fn keep(&self, jobs: &BTreeMap<String, Heard>) {
-        let Some(path) = &self.path else { return };
-        let text = serde_json::to_vec(jobs).expect("plain structs become JSON");
-        let beside = path.with_extension("json.new");
-        let write = || -> std::io::Result<()> {
-            let mut file = std::fs::File::create(&beside)?;
-            file.write_all(&text)?;
-            file.sync_data()?;
-            std::fs::rename(&beside, path)
-        };
-        if let Err(error) = write() {
-            tracing::warn!(file = %path.display(), %error, "cannot keep what was heard of jobs; a restart forgets it");
-        }
+/// Expects a job; says whether that is new.
+fn expect(jobs: &mut BTreeMap<String, Heard>, job: &str, now_ms: i64) -> bool {
+    let new = !jobs.contains_key(job);
+    if new {
+        jobs.insert(job.to_owned(), Heard { expected_since_ms: now_ms, ..Heard::default() });
     }
+    new
 }
 
 fn read(path: &Path) -> Result<BTreeMap<String, Heard>, String> {
@@ -155,36 +223,4 @@ fn read(path: &Path) -> Result<BTreeMap<String, Heard>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_heard_outlives_the_agent_and_a_damaged_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let heartbeats = Heartbeats::open(dir.path());
-        heartbeats.expect_only(&["backup", "old"], 1_000);
-        heartbeats.call("backup", Call::Started, 2_000).unwrap();
-        heartbeats.call("backup", Call::Ended(0), 5_500).unwrap();
-        let again = Heartbeats::open(dir.path());
-        again.expect_only(&["backup", "new"], 9_000);
-        let expected = Heard {
-            expected_since_ms: 1_000,
-            ended_ms: Some(5_500),
-            took_ms: Some(3_500),
-            ..Heard::default()
-        };
-        assert_eq!(again.heard("backup"), Some(expected));
-        assert_eq!(again.heard("new").unwrap().expected_since_ms, 9_000);
-        assert_eq!(Heartbeats::open(dir.path()).heard("old"), None);
-        std::fs::write(dir.path().join(FILE), "{half").unwrap();
-        assert_eq!(Heartbeats::open(dir.path()).heard("backup"), None);
-        assert!(dir.path().join("heartbeats.json.damaged").exists());
-    }
-
-    #[test]
-    fn a_job_that_nobody_expects_is_refused_in_words() {
-        let heartbeats = Heartbeats::in_memory();
-        let error = heartbeats.call("bakcup", Call::Ended(0), 1).unwrap_err().to_string();
-        assert!(error.contains("`bakcup`") && error.contains("configuration"), "{error}");
-    }
-}
+mod tests;

@@ -8,13 +8,15 @@
 //!
 //! Beside blackbox_exporter's series every check has `pegel_probe_up` (what [`state`] makes of the runs),
 //! `pegel_probe_failure` with [phase and reason](outcome) of a failed run, `pegel_probe_maintenance` and
-//! `pegel_probe_schedule_lag_seconds`. Changes of state are told on a channel ([`ProbeSource::changes`]).
+//! `pegel_probe_schedule_lag_seconds`. Changes of state are told on a channel ([`ProbeSource::changes`]), on which
+//! [`hooks`] act.
 //!
 //! Nothing here blocks the runtime's thread: names are looked up by [`net::resolve`] without threads, so a name
 //! server that never answers costs a socket for each run that waits for it and nothing else.
 
 pub mod containers;
 pub mod heartbeats;
+pub mod hooks;
 pub mod kinds;
 pub mod maintenance;
 pub mod net;
@@ -32,6 +34,7 @@ pub mod target;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod worker;
 
 use super::SourceContext;
@@ -39,13 +42,14 @@ use super::container::Catalogue;
 use super::scrape::discovery::FileTargets;
 use arc_swap::ArcSwap;
 use heartbeats::Heartbeats;
+use hooks::{HookRun, Hooks};
 use net::Network;
 use parking_lot::Mutex;
 use pegel_proto::metrics::Block;
 use pegel_runtime::metrics::Registry;
 use settings::Settings;
 use slots::Slots;
-use status::{CheckStatus, StateChange};
+use status::{CheckStatus, Latest, StateChange, ToldChange};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -72,6 +76,7 @@ struct Shared {
     running: AtomicUsize,
     metrics: ProbeMetrics,
     changes: broadcast::Sender<StateChange>,
+    told: Arc<Latest<ToldChange>>,
     /// What schedules count from.
     origin: Instant,
 }
@@ -89,6 +94,7 @@ impl Shared {
             running: AtomicUsize::new(0),
             metrics: ProbeMetrics::new(registry),
             changes: broadcast::Sender::new(CHANGES_KEPT),
+            told: Arc::default(),
             origin: Instant::now(),
         }
     }
@@ -118,8 +124,10 @@ pub struct ProbeSource {
     settings: watch::Sender<Arc<Settings>>,
     statuses: Statuses,
     changes: broadcast::Sender<StateChange>,
+    told: Arc<Latest<ToldChange>>,
+    hook_runs: Arc<Latest<HookRun>>,
     heartbeats: Arc<Heartbeats>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl ProbeSource {
@@ -129,11 +137,20 @@ impl ProbeSource {
         let registry = context.registry.clone();
         let shared = Arc::new(Shared::new(context, &settings, &registry));
         let (changes, heartbeats) = (shared.changes.clone(), shared.heartbeats.clone());
+        let (told, hook_runs) = (shared.told.clone(), Arc::default());
         let (sender, receiver) = watch::channel(Arc::new(settings));
         let statuses = Statuses::default();
+        let hooks = Hooks::new(
+            receiver.clone(),
+            shared.changes.subscribe(),
+            Arc::clone(&hook_runs),
+            shared.context.shutdown.clone(),
+            shared.context.clock.clone(),
+            &registry,
+        );
         let supervisor = Supervisor::new(shared, receiver, containers, statuses.clone());
-        let task = Mutex::new(Some(tokio::spawn(supervisor.run())));
-        Self { settings: sender, statuses, changes, heartbeats, task }
+        let tasks = Mutex::new(vec![tokio::spawn(supervisor.run()), tokio::spawn(hooks.run())]);
+        Self { settings: sender, statuses, changes, told, hook_runs, heartbeats, tasks }
     }
 
     /// Goes on with other settings. Targets that stay equal keep their series and states.
@@ -151,6 +168,16 @@ impl ProbeSource {
         self.changes.subscribe()
     }
 
+    /// The last changes of state, oldest first.
+    pub fn told_changes(&self) -> Vec<ToldChange> {
+        self.told.all()
+    }
+
+    /// What hooks did last, oldest first.
+    pub fn hook_runs(&self) -> Vec<HookRun> {
+        self.hook_runs.all()
+    }
+
     /// Where jobs call in.
     pub fn heartbeats(&self) -> &Arc<Heartbeats> {
         &self.heartbeats
@@ -158,9 +185,9 @@ impl ProbeSource {
 
     /// Waits until every task has ended, after the context's shutdown.
     pub async fn stopped(&self) {
-        let task = self.task.lock().take();
-        if let Some(task) = task {
-            // A panic of the supervisor was reported by the panic hook.
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            // A panic of one was reported by the panic hook.
             let _ = task.await;
         }
     }

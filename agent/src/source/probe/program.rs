@@ -74,7 +74,8 @@ impl fmt::Debug for Program {
     }
 }
 
-/// What stands for a placeholder, and in the environment: `("target", "PEGEL_TARGET", …)`.
+/// What stands for a placeholder, and in the environment: `("target", "PEGEL_TARGET", …)`. Without a name it stands in
+/// the environment only.
 pub type Word<'a> = (&'static str, &'static str, &'a str);
 
 impl Program {
@@ -236,12 +237,12 @@ pub enum NotRun {
 pub async fn run(call: Call, hold: impl Send + 'static) -> Result<Ended, NotRun> {
     let path = call.path.clone();
     let started = tokio::task::spawn_blocking(move || Group::start(&call, Box::new(hold))).await;
-    let (mut group, out, err) = started.map_err(|_| NotRun::AgentEnds)??;
+    let mut group = started.map_err(|_| NotRun::AgentEnds)??;
     let follow = async {
-        group.outputs = Some(Outputs { out: Stream::new(out)?, err: Stream::new(err)? });
+        group.listen()?;
         group.exited().await;
         let how = group.reap()?;
-        let Outputs { out, err } = group.outputs.take().expect("it was set above");
+        let Outputs { out, err } = group.outputs.take().expect("somebody listened above");
         Ok(Ended { how, stdout: out.printed, stderr: err.printed })
     };
     follow.await.map_err(|error| NotRun::Follow { path, error })
@@ -315,13 +316,14 @@ impl Stream {
 struct Group {
     pid: Pid,
     leader: Option<Child>,
-    /// None until they are read.
+    /// Its outputs until somebody listens.
+    pipes: Option<(OwnedFd, OwnedFd)>,
     outputs: Option<Outputs>,
     hold: Option<Box<dyn Send>>,
 }
 
 impl Group {
-    fn start(call: &Call, hold: Box<dyn Send>) -> Result<(Self, OwnedFd, OwnedFd), NotRun> {
+    fn start(call: &Call, hold: Box<dyn Send>) -> Result<Self, NotRun> {
         let error = |error| NotRun::Start {
             path: call.path.clone(),
             directory: call.working_directory.clone(),
@@ -331,7 +333,16 @@ impl Group {
         let out = leader.stdout.take().expect("it was piped");
         let err = leader.stderr.take().expect("it was piped");
         let pid = Pid::from_child(&leader);
-        Ok((Self { pid, leader: Some(leader), outputs: None, hold: Some(hold) }, out.into(), err.into()))
+        let pipes = Some((out.into(), err.into()));
+        Ok(Self { pid, leader: Some(leader), pipes, outputs: None, hold: Some(hold) })
+    }
+
+    /// Begins to read what it prints.
+    fn listen(&mut self) -> io::Result<()> {
+        if let Some((out, err)) = self.pipes.take() {
+            self.outputs = Some(Outputs { out: Stream::new(out)?, err: Stream::new(err)? });
+        }
+        Ok(())
     }
 
     fn signal(&self, signal: Signal) {
@@ -361,6 +372,8 @@ impl Group {
 
     /// Asks it to end, then ends it.
     async fn end(mut self) {
+        // Without a descriptor for that it is not heard; it ends all the same.
+        let _ = self.listen();
         let _ = tokio::time::timeout(GRACE, self.exited()).await;
         self.signal(Signal::KILL);
         self.exited().await;
@@ -378,8 +391,8 @@ impl Drop for Group {
             Ok(runtime) if self.hold.is_some() => {
                 self.signal(Signal::TERM);
                 let hold = self.hold.take();
-                let outputs = self.outputs.take();
-                let group = Self { pid: self.pid, leader: Some(leader), outputs, hold: None };
+                let (pipes, outputs) = (self.pipes.take(), self.outputs.take());
+                let group = Self { pid: self.pid, leader: Some(leader), pipes, outputs, hold: None };
                 runtime.spawn(Ending(Some(group), hold).end());
             }
             _ => {

@@ -1,5 +1,6 @@
 //! What is checked and how: valid, typed values. The configuration layer fills them in.
 
+use super::hooks::settings::Hook;
 use super::kinds::Kind;
 use super::maintenance::Window;
 use super::state::Thresholds;
@@ -39,6 +40,8 @@ pub struct Settings {
     pub checks: Vec<Check>,
     /// What their users may expect.
     pub objectives: Vec<Objective>,
+    /// What is done when a target's state changes.
+    pub hooks: Vec<Hook>,
     /// How many runs may go on at once.
     pub max_running: usize,
     /// How often `file_sd` files are looked at.
@@ -58,6 +61,7 @@ impl Default for Settings {
         Self {
             checks: Vec::new(),
             objectives: Vec::new(),
+            hooks: Vec::new(),
             max_running: DEFAULT_MAX_RUNNING,
             file_sd_refresh: DEFAULT_FILE_SD_REFRESH,
             from_containers: true,
@@ -89,6 +93,8 @@ pub struct Check {
     pub thresholds: Thresholds,
     /// When the check is in maintenance.
     pub maintenance: Vec<Arc<Window>>,
+    /// Whether a container asked for it by its labels.
+    pub from_container: bool,
 }
 
 impl Check {
@@ -104,6 +110,7 @@ impl Check {
             retries: 0,
             thresholds: Thresholds { down_after: DEFAULT_DOWN_AFTER, up_after: DEFAULT_UP_AFTER },
             maintenance: Vec::new(),
+            from_container: false,
         }
     }
 

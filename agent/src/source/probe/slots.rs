@@ -9,7 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// over.
 const OTHER_DESCRIPTORS: u64 = 256;
 
-/// A run has one connection at a time, and while it looks a name up one socket for that.
+/// A run has one connection at a time, and while it looks a name up one socket for that. Runs of programs, of which a
+/// machine has few at once, have three.
 const DESCRIPTORS_A_RUN: u64 = 2;
 
 /// The right to run; given back when dropped.

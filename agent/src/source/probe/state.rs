@@ -42,6 +42,8 @@ pub struct Transition {
     pub from: State,
     /// What it is taken for now.
     pub to: State,
+    /// Whether it was up when it last was up or down, maintenance left out; none if it never was either.
+    pub was_up: Option<bool>,
 }
 
 /// Follows the runs of one target.
@@ -54,12 +56,21 @@ pub struct Tracker {
     against: u32,
     in_maintenance: bool,
     since_ms: i64,
+    /// What it last was taken for of up and down.
+    told_up: Option<bool>,
 }
 
 impl Tracker {
     /// A check that begins at an instant, in milliseconds since the Unix epoch.
     pub fn new(thresholds: Thresholds, at_ms: i64) -> Self {
-        Self { thresholds, runs_say: State::Pending, against: 0, in_maintenance: false, since_ms: at_ms }
+        Self {
+            thresholds,
+            runs_say: State::Pending,
+            against: 0,
+            in_maintenance: false,
+            since_ms: at_ms,
+            told_up: None,
+        }
     }
 
     /// What the check is taken for.
@@ -107,9 +118,15 @@ impl Tracker {
         }
         self.in_maintenance = in_maintenance;
         let to = self.state();
+        let was_up = self.told_up;
+        match to {
+            State::Up => self.told_up = Some(true),
+            State::Down => self.told_up = Some(false),
+            State::Pending | State::Maintenance => {}
+        }
         (from != to).then(|| {
             self.since_ms = at_ms;
-            Transition { from, to }
+            Transition { from, to, was_up }
         })
     }
 }
@@ -153,6 +170,19 @@ mod tests {
         assert_eq!(run(2, 1, "sFSs"), "+mm+");
         assert_eq!(run(2, 1, "ffSs"), "?-m+");
         assert_eq!(run(2, 1, "F"), "m");
+    }
+
+    #[test]
+    fn what_it_was_before_maintenance_is_remembered() {
+        let mut tracker = Tracker::new(Thresholds { down_after: 1, up_after: 1 }, 0);
+        let mut was = |success, maintained| tracker.note(success, maintained, 1).map(|t| (t.to, t.was_up));
+        assert_eq!(was(true, false), Some((State::Up, None)));
+        assert_eq!(was(false, false), Some((State::Down, Some(true))));
+        assert_eq!(was(false, true), Some((State::Maintenance, Some(false))));
+        assert_eq!(was(true, true), None);
+        assert_eq!(was(true, false), Some((State::Up, Some(false))), "it recovered in maintenance");
+        assert_eq!(was(true, true), Some((State::Maintenance, Some(true))));
+        assert_eq!(was(true, false), Some((State::Up, Some(true))), "nothing happened to it");
     }
 
     proptest! {

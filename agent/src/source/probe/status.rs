@@ -3,7 +3,9 @@
 use super::outcome::Failure;
 use super::state::State;
 use super::target::Target;
+use parking_lot::Mutex;
 use pegel_proto::metrics::Labels;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +92,8 @@ pub struct StateChange {
     pub from: State,
     /// What it is taken for now.
     pub to: State,
+    /// Whether it was up when it last was up or down, maintenance left out; none if it never was either.
+    pub was_up: Option<bool>,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: i64,
     /// Since when it was in the state before.
@@ -103,4 +107,81 @@ impl StateChange {
     pub fn labels(&self) -> &Arc<Labels> {
         &self.target.shared
     }
+}
+
+/// How many changes of state and runs of hooks are kept for the status.
+pub const TOLD_KEPT: usize = 200;
+
+/// A change of state, for the status API.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ToldChange {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// The check's name.
+    pub check: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// What is checked.
+    pub target: String,
+    /// What it was taken for.
+    pub from: State,
+    /// What it is taken for now.
+    pub to: State,
+    /// Since when it was in the state before, in milliseconds since the Unix epoch.
+    pub was_since_ms: i64,
+    /// How far the run came that brought the change, if it failed.
+    pub phase: Option<&'static str>,
+    /// Why it failed.
+    pub reason: Option<&'static str>,
+    /// The same in words.
+    pub error: Option<String>,
+}
+
+impl From<&StateChange> for ToldChange {
+    fn from(change: &StateChange) -> Self {
+        let failure = change.failure.as_ref();
+        Self {
+            at_ms: change.at_ms,
+            check: change.target.check.name.clone(),
+            kind: change.target.check.kind.name(),
+            target: change.target.address.clone(),
+            from: change.from,
+            to: change.to,
+            was_since_ms: change.was_since_ms,
+            phase: failure.map(|f| f.phase.name()),
+            reason: failure.map(|f| f.reason.name()),
+            error: failure.map(|f| f.words.clone()),
+        }
+    }
+}
+
+/// The last things of a kind that were told, oldest first.
+#[derive(Debug)]
+pub struct Latest<T>(Mutex<VecDeque<T>>);
+
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Latest<T> {
+    /// Adds one, and forgets the oldest beyond [`TOLD_KEPT`].
+    pub fn push(&self, told: T) {
+        let mut all = self.0.lock();
+        if all.len() == TOLD_KEPT {
+            all.pop_front();
+        }
+        all.push_back(told);
+    }
+
+    /// All that are kept.
+    pub fn all(&self) -> Vec<T> {
+        self.0.lock().iter().cloned().collect()
+    }
+}
+
+/// An instant as people write it, in UTC.
+pub(super) fn written(at_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| format!("{at_ms} ms"), |at| at.to_string())
 }

@@ -7,7 +7,7 @@ use super::report::Report;
 use super::run::{Probe, Run};
 use super::settings::Check;
 use super::state::{State, Tracker};
-use super::status::{CheckStatus, StateChange};
+use super::status::{CheckStatus, StateChange, written};
 use super::target::Target;
 use super::{Shared, outcome::Reason};
 use crate::source::schedule::{self, Schedule};
@@ -147,6 +147,7 @@ impl TargetSeries {
         status.store(Arc::new(told.status));
         if let Some(change) = told.change {
             log(&change);
+            shared.told.push((&change).into());
             // Nobody has to listen.
             let _ = shared.changes.send(change);
         }
@@ -189,6 +190,7 @@ impl TargetSeries {
             target: target.clone(),
             from: t.from,
             to: t.to,
+            was_up: t.was_up,
             at_ms,
             was_since_ms,
             failure,
@@ -203,25 +205,37 @@ pub(super) struct Told {
     pub(super) change: Option<StateChange>,
 }
 
-/// Says what changed. The log leaves repeats of a message out by itself.
+/// Says what changed, every change with all that is known of it. The log leaves repeats out by itself; the status has
+/// the last changes all the same.
 fn log(change: &StateChange) {
     let (check, target) = (&change.target.check.name, &change.target.address);
+    let kind = change.target.check.kind.name();
     let (from, to) = (change.from.name(), change.to.name());
+    let (since, was_since) = (written(change.at_ms), written(change.was_since_ms));
+    let seconds = (change.at_ms - change.was_since_ms) / 1_000;
     match (&change.failure, change.to) {
-        (Some(failure), State::Down) => {
+        (Some(failure), _) => {
             let (phase, reason) = (failure.phase.name(), failure.reason.name());
-            tracing::warn!(%check, %target, from, phase, reason, error = %failure, "a check is down");
+            if change.to == State::Down {
+                tracing::warn!(
+                    %check, kind, %target, from, to, since, was_since, phase, reason, error = %failure,
+                    "a check is down"
+                );
+            } else {
+                tracing::info!(
+                    %check, kind, %target, from, to, since, was_since, phase, reason, error = %failure,
+                    "a check changed its state"
+                );
+            }
         }
-        (_, State::Up) if change.from == State::Pending => {
-            tracing::debug!(%check, %target, "a check is up");
+        (None, State::Up) if change.from == State::Pending => {
+            tracing::debug!(%check, kind, %target, from, to, since, "a check is up");
         }
-        (_, State::Up) => {
-            let seconds = (change.at_ms - change.was_since_ms) / 1_000;
-            tracing::info!(%check, %target, from, seconds, "a check is up again");
+        (None, State::Up) => {
+            tracing::info!(%check, kind, %target, from, to, since, was_since, seconds, "a check is up again");
         }
-        (failure, _) => {
-            let error = failure.as_ref().map(ToString::to_string);
-            tracing::info!(%check, %target, from, to, error, "a check changed its state");
+        (None, _) => {
+            tracing::info!(%check, kind, %target, from, to, since, was_since, "a check changed its state");
         }
     }
 }

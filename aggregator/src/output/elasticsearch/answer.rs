@@ -96,13 +96,9 @@ fn fate(done: Done) -> Fate {
         200..300 => Fate::Created,
         // The same `_id` is the same entry (`version_conflict_engine_exception`).
         409 => Fate::Held,
-        // `es_rejected_execution_exception`, a shard that is away, a full disk (403 `cluster_block_exception`).
-        429 | 500.. => Fate::Again(words()),
-        403 if done.error.as_ref().is_some_and(|e| e.kind == "cluster_block_exception") => {
-            Fate::Again(words())
-        }
-        // No index may be made, or it is closed: about the output, not the entry.
-        403 | 404 => Fate::Again(words()),
+        // `es_rejected_execution_exception`, a shard that is away; a full disk (`cluster_block_exception`), or no index
+        // that may be made: about the output, not the entry.
+        403 | 404 | 429 | 500.. => Fate::Again(words()),
         // `document_parsing_exception` and the like.
         _ => Fate::Refused(RejectReason::Other, words()),
     }

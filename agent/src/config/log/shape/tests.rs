@@ -17,7 +17,7 @@ fn input(body: &str) -> String {
 #[test]
 fn every_step_can_be_written() {
     let text = input(
-        r#"encoding: utf-16le
+        r"encoding: utf-16le
 format: cri
 max_line: 100KiB
 multiline: {start: '^\d', traces: [java, go], max_lines: 50, timeout: 2s}
@@ -40,7 +40,7 @@ steps:
   - sample: {keep: 0.5, field: trace_id}
   - rate_limit: {per_second: 100}
   - metric: {name: lines_total, labels: {level: level}}
-  - metric: {name: seconds, type: histogram, field: ms, scale: 0.001, buckets: [0.1, 1]}"#,
+  - metric: {name: seconds, type: histogram, field: ms, scale: 0.001, buckets: [0.1, 1]}",
     );
     let settings = read(&text).unwrap_or_else(|bad| panic!("{bad}")).settings;
     let shape = &settings.logs.source.inputs[0].shape;

@@ -351,7 +351,7 @@ impl Checkpoints {
                     // What stands behind half a record is found again by its mark, but this record is missing.
                     kept.file = None;
                     kept.tried_at = Instant::now();
-                    self.in_trouble(kept, &io_error("append to", &self.path)(reason));
+                    Self::in_trouble(kept, &io_error("append to", &self.path)(reason));
                 }
             }
         }
@@ -427,7 +427,7 @@ impl Checkpoints {
             Err(error) => {
                 let _ = fs::remove_file(&fresh);
                 // An old file that still takes records goes on.
-                self.in_trouble(&mut kept, &error);
+                Self::in_trouble(&mut kept, &error);
                 kept.tried_at = Instant::now();
                 kept.needed_bytes = kept.bytes;
                 Err(error)
@@ -435,7 +435,7 @@ impl Checkpoints {
         }
     }
 
-    fn in_trouble(&self, kept: &mut Kept, error: &CheckpointsError) {
+    fn in_trouble(kept: &mut Kept, error: &CheckpointsError) {
         if kept.trouble.is_none() {
             tracing::error!(
                 %error,

@@ -37,6 +37,7 @@ fn in_pod(mut container: Container, namespace: &str, name: &str) -> Container {
     container
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as settings have it")]
 fn set(pattern: &str) -> Option<GlobSet> {
     Some(GlobSet::builder().add(Glob::new(pattern).unwrap()).build().unwrap())
 }

@@ -34,7 +34,7 @@ fn a_block_is_intended_before_it_is_handed_over_and_neighbouring_ranges_are_one(
     cutter.cut_blocking().unwrap();
     let logs = taken(&mut inbox);
     let origin = Origin::from_bytes(&logs.origin).unwrap();
-    assert_eq!(checkpoints.outstanding(), [origin.clone()]);
+    assert_eq!(checkpoints.outstanding(), std::slice::from_ref(&origin));
     assert_eq!(origin.ranges, [Range { last_ns: 8, ..range(3, 0, 8, 1) }, range(4, 0, 2, 0)]);
     assert_eq!((origin.configuration, logs.block.entries, logs.rebuilt), (7, 1, false));
     checkpoints.settle(BatchSeq(5), &origin);

@@ -330,11 +330,14 @@ impl Thread {
     /// A file was truncated: the old generation goes on in a copy, if there is one, and a new one begins.
     pub(super) fn truncated(&mut self, id: FileId) {
         self.open.remove(&id);
+        let path = self.known.generation(id).and_then(|generation| generation.path.clone());
         let Some(mut old) = self.known.remove(id) else { return };
         let input = usize::from(old.input);
         self.inputs[input].telemetry.truncations.inc();
-        let reading = old.reading.take();
-        let path = old.path.take();
+        // A copy or an earlier generation that is overwritten under a name that nobody asked for ends here: what is
+        // written there was in a file that is read for itself.
+        let asked_for = path.as_ref().is_none_or(|path| self.inputs[input].takes(path));
+        let reading = old.reading.take().filter(|_| asked_for);
         let label = path.clone().unwrap_or_else(|| old.label.clone());
         let stat = match &reading.as_deref() {
             Some(super::known::Reading { content: super::known::Content::Plain(file), .. }) => {
@@ -419,10 +422,14 @@ impl Thread {
                 let path: Arc<Path> = followed.path.as_path().into();
                 let shaper = followed.shape.as_ref();
                 let shaper = shaper.map(|shape| Shaper::counted(shape, &state.name, &self.registry));
-                let flush_after = followed.shape.as_ref().map_or(state.flush_after, |s| s.flush_after());
-                state
-                    .followed
-                    .insert(path.clone(), FollowedState { followed, shaper, flush_after, gone: false });
+                let flush_after = followed
+                    .shape
+                    .as_ref()
+                    .map_or(state.flush_after, crate::source::log::shape::Settings::flush_after);
+                state.followed.insert(
+                    path.clone(),
+                    FollowedState { followed: *followed, shaper, flush_after, gone: false },
+                );
                 let mut settings = super::Settings::default();
                 settings.include.push(Pattern::literal(&path));
                 let found = discover(&settings, Path::new("/"));

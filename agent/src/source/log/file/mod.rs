@@ -127,7 +127,7 @@ pub struct Feed {
 impl Feed {
     /// A file is to be read, from its checkpoint or its beginning.
     pub fn follow(&self, followed: Followed) {
-        self.tell(Told::Follow(self.input, followed));
+        self.tell(Told::Follow(self.input, Box::new(followed)));
     }
 
     /// A file gets no more: what is there of it is read to its end.
@@ -148,7 +148,7 @@ impl Feed {
 
 #[derive(Debug)]
 enum Told {
-    Follow(usize, Followed),
+    Follow(usize, Box<Followed>),
     Gone(usize, String),
     Complete(usize),
 }

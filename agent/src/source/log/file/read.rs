@@ -253,16 +253,12 @@ impl Thread {
             mark: None,
             ended: false,
         }));
-        let unknown = generation.print.bytes == 0;
         self.open.insert(id);
-        if unknown {
-            self.look_at_beginning(id);
-        }
         Opened::Yes
     }
 
     /// A generation of which nothing was read yet is recognised by its beginning, whatever becomes of it before.
-    fn look_at_beginning(&mut self, id: FileId) {
+    pub(super) fn look_at_beginning(&mut self, id: FileId) {
         let reading = self.known.generation(id).and_then(|generation| generation.reading.as_ref());
         if let Some(Content::Plain(file)) = reading.map(|reading| &reading.content)
             && let Ok(begins) = beginning(file)

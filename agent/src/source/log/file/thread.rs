@@ -331,8 +331,12 @@ impl Thread {
             && !generation.queued
         {
             generation.queued = true;
+            let unknown = generation.print.bytes == 0;
             self.queue.push_back(id);
             self.try_open(id);
+            if unknown {
+                self.look_at_beginning(id);
+            }
         }
     }
 

@@ -379,7 +379,7 @@ impl Input {
         match self.entry.field("MESSAGE") {
             _ if !self.parts.fields.takes(&self.entry) => self.counters.filtered.inc(),
             None => self.counters.without_message.inc(),
-            Some(text) => loop {
+            Some(text) => {
                 let at_ns = Some(Fields::at_ns(&self.entry));
                 let labels = self.parts.fields.labels(&self.entry).to_vec();
                 let metadata = self.parts.fields.metadata(&self.entry);
@@ -394,8 +394,7 @@ impl Input {
                 }
                 self.floor_ns = shaped.last_ns;
                 made = shaped.entries;
-                break;
-            },
+            }
         }
         let to = self.entry.cursor.to_string();
         let range = self.range.get_or_insert_with(|| Range {

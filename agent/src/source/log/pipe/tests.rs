@@ -5,6 +5,7 @@ use crate::source::log::origin::Origin;
 use crate::source::log::shape;
 use pegel_proto::batch::Content;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -70,7 +71,6 @@ fn a_named_pipe_is_made_and_writers_come_and_go() {
         (all[3].as_str(), all[20_002].as_str(), all[20_003].as_str()),
         ("line 0", "line 19999", "no end")
     );
-    use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o620);
     assert_eq!(status.lock().bytes, many.len() as u64 + 20);
     shutdown.cancel();

@@ -49,7 +49,7 @@ impl Framer {
     }
 
     /// The next message.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
             self.pass();
             if self.passing != Passing::Nothing {

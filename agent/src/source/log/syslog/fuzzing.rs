@@ -37,7 +37,7 @@ fn frames(bytes: &[u8], pieces: usize, limit: usize) -> Vec<Frame> {
     let mut frames = Vec::new();
     for piece in bytes.chunks(pieces) {
         framer.push(piece);
-        frames.extend(std::iter::from_fn(|| framer.next()));
+        frames.extend(std::iter::from_fn(|| framer.next_frame()));
     }
     frames.extend(framer.end());
     frames

@@ -275,7 +275,7 @@ async fn connection<S: AsyncRead + Unpin>(mut stream: S, peer: Option<IpAddr>, s
             }
         };
         framer.push(&buffer[..length]);
-        while let Some(frame) = framer.next() {
+        while let Some(frame) = framer.next_frame() {
             if push(frame, peer, shared).await.is_err() {
                 return;
             }

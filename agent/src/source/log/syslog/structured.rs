@@ -73,9 +73,9 @@ fn quoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
             b'"' => {
                 let rest = &text[from..at];
                 if value.is_empty() {
-                    value = Cow::Borrowed(rest)
+                    value = Cow::Borrowed(rest);
                 } else {
-                    value.to_mut().push_str(rest)
+                    value.to_mut().push_str(rest);
                 }
                 return Some((value, &text[at + 1..]));
             }

@@ -109,7 +109,7 @@ fn streams_are_cut_by_counts_and_by_lines() {
     use super::framing::{Frame, Framer};
     let mut framer = Framer::new(10);
     framer.push(b"5 <1>ab<2>line\r\n\n19 <1>4567890123456789<3>\n2026 is a year\n12345678 <1>\n");
-    let all: Vec<Frame> = std::iter::from_fn(|| framer.next()).collect();
+    let all: Vec<Frame> = std::iter::from_fn(|| framer.next_frame()).collect();
     let said: Vec<(&str, bool)> =
         all.iter().map(|f| (std::str::from_utf8(&f.bytes).unwrap(), f.cut)).collect();
     assert_eq!(
@@ -124,7 +124,7 @@ fn streams_are_cut_by_counts_and_by_lines() {
         ]
     );
     framer.push(b"30 <1>half");
-    assert_eq!(framer.next(), None);
+    assert_eq!(framer.next_frame(), None);
     assert_eq!(framer.end(), Some(Frame { bytes: b"<1>half".to_vec(), cut: true }));
 }
 

@@ -8,11 +8,8 @@ use crate::source::probe::outcome::{Failure, Phase, Reason, reason_of_io};
 use crate::source::probe::program::{How, NotRun, Printed, Program, run};
 use crate::source::probe::record::Gauge;
 use crate::source::probe::run::{Probe, Run, Running};
-use parking_lot::Mutex;
+use crate::source::probe::turns::Turns;
 use perfdata::perfdata;
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 static EXIT_CODE: Gauge =
     Gauge::new("probe_command_exit_code", "What the program ended with; -1 if it did not by itself.", &[]);
@@ -68,29 +65,13 @@ pub fn check_address(address: &str) -> Result<(), String> {
 pub struct CommandProbe {
     settings: Settings,
     /// The targets whose program runs, or was told to end and did not yet: there is one at a time for each.
-    busy: Mutex<HashMap<String, Weak<Semaphore>>>,
+    turns: Turns<String>,
 }
 
 impl CommandProbe {
     /// With these settings.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, busy: Mutex::default() }
-    }
-
-    /// The right to run the program for a target, which is given back when it has really ended.
-    async fn turn(&self, target: &str) -> OwnedSemaphorePermit {
-        let turns = {
-            let mut busy = self.busy.lock();
-            if let Some(turns) = busy.get(target).and_then(Weak::upgrade) {
-                turns
-            } else {
-                busy.retain(|_, turns| turns.strong_count() > 0);
-                let turns = Arc::new(Semaphore::new(1));
-                busy.insert(target.to_owned(), Arc::downgrade(&turns));
-                turns
-            }
-        };
-        turns.acquire_owned().await.expect("nothing closes the semaphore")
+        Self { settings, turns: Turns::default() }
     }
 
     async fn attempt(&self, go: &mut Run) -> Result<(), Failure> {
@@ -102,7 +83,7 @@ impl CommandProbe {
             go.record.set(&FAILED_REGEX, 0.0);
         }
         let target = go.target.clone();
-        let turn = self.turn(&target.address).await;
+        let turn = self.turns.take(target.address.clone()).await;
         go.enter(Phase::Processing);
         let call = program.call(&[
             ("target", "PEGEL_TARGET", &target.address),
@@ -114,7 +95,7 @@ impl CommandProbe {
         }
         if *output == Output::Nagios {
             for value in perfdata(&ended.stdout.text()) {
-                go.record.set_labels(&PERFDATA, [value.label.into(), value.unit.into()], value.value);
+                go.record.set_labels(&PERFDATA, [value.label.into(), value.unit.into()], value.number);
             }
         }
         go.enter(Phase::Assertion);

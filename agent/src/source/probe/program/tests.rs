@@ -152,8 +152,7 @@ async fn who_does_not_end_is_ended_with_all_it_started_and_reaped() {
 #[tokio::test]
 async fn who_ends_when_told_is_not_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut polite =
-        script("trap 'echo bye > bye; exit 0' TERM; echo $$ > pid; while :; do sleep 0.05; done");
+    let mut polite = script("trap 'echo bye > bye; exit 0' TERM; echo $$ > pid; sleep 1000 & wait");
     polite.working_directory = dir.path().to_owned();
     let (hold, gone) = oneshot::channel::<()>();
     let task = tokio::spawn(run(polite.call(&[]), hold));

@@ -99,7 +99,7 @@ impl Model {
         let answer = |status, message: String| Response { status, message, retry_after: None };
         let size = request.encoded_len();
         if size > self.max_message {
-            return if size % 2 == 0 {
+            return if size.is_multiple_of(2) {
                 answer(413, "too large".into())
             } else {
                 answer(

@@ -22,6 +22,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+/// Messages of a sender that is faster than delivery.
+const MESSAGES: usize = 40_000;
+
 const WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, PartialEq)]
@@ -296,7 +299,6 @@ async fn without_room_streams_wait_and_datagrams_are_dropped_and_counted() {
     let mut running = start(|_| vec![Listener::Udp(any_port()), Listener::Tcp(any_port())]).await;
     let tcp = running.bound(1);
     // More than queue, blocks and the kernel's buffers hold; nothing takes blocks yet.
-    const MESSAGES: usize = 40_000;
     let sender = tokio::spawn(async move {
         let mut client = TcpStream::connect(tcp).await.unwrap();
         for n in 0..MESSAGES {

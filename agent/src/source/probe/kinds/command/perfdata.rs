@@ -13,7 +13,7 @@ const MAX_UNIT_BYTES: usize = 8;
 pub(super) struct Value {
     pub(super) label: String,
     pub(super) unit: String,
-    pub(super) value: f64,
+    pub(super) number: f64,
 }
 
 /// The values in a program's output; what is not understood is passed over, and so is a value that is unknown (`U`).
@@ -36,7 +36,7 @@ pub(super) fn perfdata(output: &str) -> Vec<Value> {
             && !label.contains(char::is_control)
             && !values.iter().any(|known| known.label == label && known.unit == unit)
         {
-            values.push(Value { label, unit: unit.to_owned(), value });
+            values.push(Value { label, unit: unit.to_owned(), number: value });
         }
     }
     values
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn read(output: &str) -> Vec<(String, String, f64)> {
-        perfdata(output).into_iter().map(|v| (v.label, v.unit, v.value)).collect()
+        perfdata(output).into_iter().map(|v| (v.label, v.unit, v.number)).collect()
     }
 
     fn value(label: &str, unit: &str, value: f64) -> (String, String, f64) {
@@ -106,8 +106,8 @@ mod tests {
             assert!(read.is_empty() || output == "OK | a=1e", "{output}: {read:?}");
         }
         assert_eq!(read("OK | a=1 a=2"), [value("a", "", 1.0)], "a label is one series");
-        let many: String = (0..200).map(|i| format!(" l{i}=1")).collect();
-        assert_eq!(read(&format!("OK |{many}")).len(), MAX_VALUES);
+        let many = (0..200).map(|i| format!("l{i}=1")).collect::<Vec<_>>().join(" ");
+        assert_eq!(read(&format!("OK | {many}")).len(), MAX_VALUES);
     }
 
     proptest::proptest! {

@@ -1,0 +1,73 @@
+//! Backends and disks that fail.
+
+use crate::world::{World, files_of, outputs};
+use crate::writers::{Plan, Writer};
+use pegel_tests::fault_proxy::{Fate, FaultProxy};
+use pegel_tests::{eventually, let_run};
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loki_that_was_away_gets_what_was_written_meanwhile() {
+    let Some(mut world) = World::start("").await else { return };
+    let path = world.file("away");
+    let writer = Writer::start(Plan::plain(path.clone(), 2_000));
+    let_run(Duration::from_secs(2)).await;
+    world.loki.kill();
+    let_run(Duration::from_secs(5)).await;
+    let books = world.agent.books_of("logs").await.expect("the agent answers");
+    assert!(books.spooled > 0, "what can't be delivered is on disk: {books:?}");
+    world.loki.restart().await;
+    world.check(vec![(path, writer)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn storms_of_refusals_and_answers_after_their_time_lose_and_repeat_nothing() {
+    let proxy = std::cell::RefCell::new(None);
+    let Some(first) = World::start("").await else { return };
+    // The aggregator that takes part talks to Loki through a proxy that answers for it.
+    let faulty = FaultProxy::start(&first.loki.url(), |seen| match seen.number % 8 {
+        0 => Fate::error(500, "something broke"),
+        1 | 2 => Fate::Answer { status: 429, retry_after: Some(1), message: "slow down".to_owned() },
+        3 => Fate::AnswerLate(Duration::from_secs(3)),
+        4 => Fate::error(503, "not now"),
+        _ => Fate::Forward,
+    })
+    .await;
+    let yaml = format!("{}    timeout: 1s\n", outputs(&faulty.url(), Some(&first.loki.url())));
+    let aggregator = first.site.aggregator_with("two", &yaml).await;
+    let dir = first.site.dir().join("storm");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let setup = pegel_tests::pegel::AgentSetup { logs: Some(files_of(&dir, "")), ..Default::default() };
+    let mut agent = first.site.agent("web-2", &[aggregator.address()], setup);
+    agent.start().await;
+    *proxy.borrow_mut() = Some(faulty);
+    let path = dir.join("storm.log");
+    let writer = Writer::start(Plan::plain(path.clone(), 1_000));
+    let_run(Duration::from_secs(12)).await;
+    let world = World { aggregator, agent, dir, ..first };
+    let books = world.check(vec![(path, writer)]).await;
+    assert_eq!((books.dropped(), books.rejected()), (0, 0), "{books:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_buffer_leaves_files_unread_and_loses_nothing() {
+    // Four segments of the smallest size: some seconds of lines.
+    let more = ", buffer: {quota: 4MiB, front: 64KiB}";
+    let change = |setup: pegel_tests::pegel::AgentSetup| setup.buffer("{segment: 1MiB}");
+    let Some(mut world) = World::start_with(more, str::to_owned, change).await else { return };
+    let_run(Duration::from_secs(1)).await;
+    world.loki.kill();
+    let path = world.file("full");
+    let writer = Writer::start(Plan::plain(path.clone(), 40_000));
+    eventually("the file waits unread", Duration::from_secs(90), || async {
+        let status = world.agent.status().await?;
+        let files = status["logs"]["files"]["files"].as_array()?;
+        let lag: u64 = files.iter().filter_map(|file| file["lag_bytes"].as_u64()).sum();
+        (lag > 1 << 20).then_some(())
+    })
+    .await;
+    let waiting = writer.written();
+    world.loki.restart().await;
+    let books = world.check(vec![(path, writer)]).await;
+    assert!(waiting > 0 && books.dropped() == 0, "{books:?}");
+}

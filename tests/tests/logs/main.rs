@@ -1,0 +1,8 @@
+//! Logs end to end: writers of numbered lines, the real agent and aggregator, a real Loki that must hold each line
+//! exactly once and in order.
+
+mod faults;
+mod kills;
+mod rotation;
+mod world;
+mod writers;
