@@ -79,11 +79,10 @@ impl Thread {
     /// Whether a generation that others come after is not read yet.
     pub(super) fn holds_back(&self, id: FileId) -> bool {
         if let Some(generation) = self.known.generation(id) {
-            let partial = generation.reading.as_ref().is_some_and(|r| r.partial_since.is_some());
             let packed = generation.kind != SourceKind::File
                 && generation.reading.as_ref().is_none_or(|reading| !reading.ended);
             return generation.copy_of.is_none()
-                && (generation.queued || packed || (generation.unread() > 0 && !partial));
+                && (generation.queued || packed || generation.unread() > 0);
         }
         let missing = self.missing.iter().find(|missing| missing.id == id);
         missing.is_some_and(|missing| missing.unread > 0 && missing.since.elapsed() < HOLD_BACK)

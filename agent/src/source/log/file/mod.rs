@@ -42,6 +42,7 @@ mod restart;
 mod settings;
 mod telemetry;
 mod thread;
+mod unseen;
 mod watch;
 
 #[cfg(test)]

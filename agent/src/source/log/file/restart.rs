@@ -1,10 +1,10 @@
 //! The start: sources of the checkpoints are found again, and blocks that may have been sent before are built again.
 
 use super::discover::{Found, discover};
-use super::identity::{Kind, PRINT_BYTES, Stat, beginning, begins_as, print_of};
+use super::identity::{Kind, Stat, begins_as};
 use super::known::{FileId, Generation};
 use super::missing::goes_on;
-use super::packed::{Packed, is_packed, kind_of};
+use super::packed::Packed;
 use super::thread::Thread;
 use crate::source::log::checkpoints::{Described, SourceId, SourceKind};
 use crate::source::log::origin::{Origin, Range};
@@ -51,7 +51,13 @@ impl Thread {
                     generation.after = Some(before);
                 }
             }
-            self.unseen(input, &mut last);
+            if let Some(since) = self.checkpoints.written_before() {
+                let mut labels: Vec<Arc<Path>> = last.keys().cloned().collect();
+                labels.sort();
+                for label in labels {
+                    self.unseen(input, &label, &mut last, since, true);
+                }
+            }
             // Names that have been taken by somebody new meanwhile.
             for (label, id) in last {
                 if self.known.at(input, &label).is_none() {
@@ -134,61 +140,6 @@ impl Thread {
             self.look_for(id, generation);
         }
         id
-    }
-
-    /// Generations that came and were rotated while no agent ran: files whose names go on where that of a known one
-    /// ends, younger than the last record, and of another content than anything known.
-    fn unseen(&mut self, input: usize, last: &mut HashMap<Arc<Path>, FileId>) {
-        let Some(since) = self.checkpoints.written_before() else { return };
-        let mut dirs: Vec<PathBuf> =
-            last.keys().filter_map(|label| label.parent().map(Path::to_owned)).collect();
-        dirs.sort();
-        dirs.dedup();
-        let mut unseen = Vec::new();
-        for entry in dirs.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten() {
-            let path = entry.path();
-            let Some(label) = longer_than(&path, last) else { continue };
-            let Ok(modified) = entry.metadata().and_then(|meta| meta.modified()) else { continue };
-            if modified >= since && !self.inputs[input].settings.leaves_out(&path) {
-                unseen.push((modified, label, path));
-            }
-        }
-        unseen.sort();
-        for (_, label, path) in unseen {
-            let Ok(stat) = Stat::of(&path) else { continue };
-            let known = self.known.of_inode(input, &stat).and_then(|id| self.known.generation(id));
-            if stat.kind != Kind::File || known.is_some_and(|generation| generation.is(&stat)) {
-                continue;
-            }
-            let Some((kind, begins)) = begins_with(&path) else { continue };
-            let of_label = self.known.iter().chain(self.missing.iter().map(|missing| &missing.generation));
-            let seen = of_label
-                .filter(|g| usize::from(g.input) == input && g.label == label)
-                .any(|g| g.print.bytes > 0 && begins_as(&begins, g.print));
-            if begins.is_empty() || seen {
-                continue;
-            }
-            let mut generation = Self::generation(input, &label, &stat);
-            generation.kind = kind;
-            generation.path = Some(path.into());
-            generation.print = print_of(&begins);
-            if kind != SourceKind::File {
-                generation.bytes = 0;
-            }
-            generation.source = self.checkpoints.source(generation.described(&self.inputs[input].name));
-            // What holds the path still was truncated since: it comes after its copies.
-            let holder = self.known.at(input, &label).filter(|id| last.get(&label) == Some(id));
-            let holder_after = holder.and_then(|id| self.known.generation(id)).map(|holder| holder.after);
-            generation.after = holder_after.unwrap_or_else(|| last.get(&label).copied());
-            let id = self.known.add(generation);
-            self.activate(id);
-            match holder.and_then(|holder| self.known.generation_mut(holder)) {
-                Some(holder) => holder.after = Some(id),
-                None => {
-                    last.insert(label, id);
-                }
-            }
-        }
     }
 
     /// Builds blocks again, as far as delivery has room for them.
@@ -293,28 +244,6 @@ impl Thread {
             tracing::warn!(path = %label.display(), "a block can't be built again as it was; some lines may be repeated");
         }
         true
-    }
-}
-
-/// The known path that a path's name goes on from.
-fn longer_than(path: &Path, labels: &HashMap<Arc<Path>, FileId>) -> Option<Arc<Path>> {
-    let name = path.file_name()?.to_str()?;
-    let ends = name.char_indices().filter(|(at, c)| *at > 0 && matches!(c, '.' | '-' | '_'));
-    let mut shorter = ends.map(|(at, _)| path.with_file_name(&name[..at]));
-    shorter.find_map(|shorter| labels.get_key_value(&*shorter)).map(|(label, _)| label.clone())
-}
-
-/// What a file is and how its content begins; none if it can't be read, or is of no kind that can.
-fn begins_with(path: &Path) -> Option<(SourceKind, Vec<u8>)> {
-    let file = File::open(path).ok()?;
-    match kind_of(path) {
-        Some(kind) => {
-            let mut packed = Packed::new(file, kind).ok()?;
-            let (bytes, _) = packed.read(0, PRINT_BYTES).ok()?;
-            Some((kind, bytes.to_vec()))
-        }
-        None if is_packed(path) => None,
-        None => Some((SourceKind::File, beginning(&file).ok()?)),
     }
 }
 
