@@ -54,6 +54,7 @@ impl Thread {
             let known = known.or_else(|| listed.as_ref().and_then(|listed| self.known.at(input, listed)));
             if let Some(id) = known {
                 self.activate(id);
+                self.look(id);
             }
         }
     }

@@ -257,6 +257,28 @@ impl Thread {
         Opened::Yes
     }
 
+    /// An open generation changed: whether it was truncated is seen now, even where delivery has no room to read it.
+    pub(super) fn look(&mut self, id: FileId) {
+        let Some(generation) = self.known.generation_mut(id).filter(|g| g.copy_of.is_none()) else { return };
+        let Some(reading) = &mut generation.reading else { return };
+        let Content::Plain(file) = &reading.content else { return };
+        let Ok(stat) = Stat::of_open(file) else { return };
+        let print = generation.print;
+        let shrunk = stat.bytes < generation.bytes;
+        if stat.bytes != generation.bytes {
+            generation.bytes = stat.bytes;
+            reading.quiet.looked(true);
+        }
+        if shrunk || (print.bytes as usize) < PRINT_BYTES {
+            let Ok(begins) = beginning(file) else { return };
+            if stat.bytes < generation.offset || !begins_as(&begins, print) {
+                self.truncated(id);
+            } else if begins.len() > print.bytes as usize {
+                self.known_better(id, &begins);
+            }
+        }
+    }
+
     /// A generation of which nothing was read yet is recognised by its beginning, whatever becomes of it before.
     pub(super) fn look_at_beginning(&mut self, id: FileId) {
         let reading = self.known.generation(id).and_then(|generation| generation.reading.as_ref());

@@ -1,10 +1,11 @@
 //! The start: sources of the checkpoints are found again, and blocks that may have been sent before are built again.
 
 use super::discover::{Found, discover};
-use super::identity::{Kind, Stat, begins_as};
-use super::known::{FileId, Generation};
+use super::identity::{Kind, Stat, beginning, begins_as};
+use super::known::{Content, FileId, Generation};
 use super::missing::goes_on;
 use super::packed::Packed;
+use super::read::Opened;
 use super::thread::Thread;
 use crate::source::log::checkpoints::{Described, SourceId, SourceKind};
 use crate::source::log::origin::{Origin, Range};
@@ -78,6 +79,11 @@ impl Thread {
                 }
                 self.outstanding.push_back(origin);
             }
+        }
+        // What they need is kept open: it may be removed or compressed before delivery has room.
+        let needed: Vec<FileId> = self.by_source.values().copied().collect();
+        for id in needed {
+            self.try_open(id);
         }
     }
 
@@ -210,13 +216,12 @@ impl Thread {
 
     /// Shapes a range again; whether its bytes were there.
     fn shape_again(&mut self, range: &Range, base_ns: i64) -> bool {
-        let Some((_, generation)) = self.by_source(range.source) else { return false };
+        let Some((id, generation)) = self.by_source(range.source) else { return false };
         let (input, label) = (usize::from(generation.input), generation.label.clone());
         if !self.inputs[input].is_ready(&label) {
             return false;
         }
-        let Some(path) = generation.path.clone() else { return false };
-        let Some(bytes) = bytes_of(&path, generation.kind, range) else { return false };
+        let Some(bytes) = self.bytes_again(id, range) else { return false };
         let (labels, shaper) = self.inputs[input].shaping(&label);
         let mut at = 0;
         let mut last_ns = range.floor_ns;
@@ -245,6 +250,51 @@ impl Thread {
         }
         true
     }
+
+    /// The bytes of a range, wherever its generation is by now: under another name, removed and open, in a copy.
+    fn bytes_again(&mut self, id: FileId, range: &Range) -> Option<Vec<u8>> {
+        // Once more where it is found after it was lost sight of.
+        for _ in 0..2 {
+            if let Some(nth) = self.missing.iter().position(|missing| missing.id == id)
+                && !self.search(nth)
+            {
+                return None;
+            }
+            match self.try_open(id) {
+                Opened::Yes => {}
+                Opened::Gone => {
+                    self.lose_sight(id);
+                    continue;
+                }
+                Opened::Later => {
+                    let generation = self.known.generation(id)?;
+                    return bytes_of(generation.path.as_ref()?, generation.kind, range);
+                }
+            }
+            let generation = self.known.generation(id)?;
+            match &generation.reading.as_ref()?.content {
+                Content::Packed(_) => return bytes_of(generation.path.as_ref()?, generation.kind, range),
+                Content::Plain(file) => {
+                    let begins = beginning(file).is_ok_and(|begins| begins_as(&begins, generation.print));
+                    if let Some(bytes) = plain_bytes(file, range).filter(|_| begins) {
+                        return Some(bytes);
+                    }
+                }
+            }
+            self.truncated(id);
+        }
+        None
+    }
+}
+
+/// The bytes of a range of a plain file, all of them or none.
+fn plain_bytes(file: &File, range: &Range) -> Option<Vec<u8>> {
+    if file.metadata().ok()?.len() < range.to {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(range.to.checked_sub(range.from)?).ok()?];
+    file.read_exact_at(&mut bytes, range.from).ok()?;
+    Some(bytes)
 }
 
 /// The bytes of a range, all of them or none.
@@ -253,12 +303,7 @@ fn bytes_of(path: &Path, kind: SourceKind, range: &Range) -> Option<Vec<u8>> {
     // A block's text is bounded, and so is what a step may leave out of it.
     let file = File::open(path).ok()?;
     if kind == SourceKind::File {
-        if file.metadata().ok()?.len() < range.to {
-            return None;
-        }
-        let mut bytes = vec![0; want];
-        file.read_exact_at(&mut bytes, range.from).ok()?;
-        return Some(bytes);
+        return plain_bytes(&file, range);
     }
     let mut packed = Packed::new(file, kind).ok()?;
     let (bytes, _) = packed.read(range.from, want).ok()?;
