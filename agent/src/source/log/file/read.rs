@@ -259,22 +259,26 @@ impl Thread {
 
     /// An open generation changed: whether it was truncated is seen now, even where delivery has no room to read it.
     pub(super) fn look(&mut self, id: FileId) {
-        let Some(generation) = self.known.generation_mut(id).filter(|g| g.copy_of.is_none()) else { return };
-        let Some(reading) = &mut generation.reading else { return };
+        let Some(generation) = self.known.generation(id).filter(|g| g.copy_of.is_none()) else { return };
+        let Some(reading) = &generation.reading else { return };
         let Content::Plain(file) = &reading.content else { return };
         let Ok(stat) = Stat::of_open(file) else { return };
         let print = generation.print;
-        let shrunk = stat.bytes < generation.bytes;
-        if stat.bytes != generation.bytes {
-            generation.bytes = stat.bytes;
-            reading.quiet.looked(true);
-        }
-        if shrunk || (print.bytes as usize) < PRINT_BYTES {
+        if stat.bytes < generation.bytes || (print.bytes as usize) < PRINT_BYTES {
             let Ok(begins) = beginning(file) else { return };
             if stat.bytes < generation.offset || !begins_as(&begins, print) {
-                self.truncated(id);
-            } else if begins.len() > print.bytes as usize {
+                // It is remembered how much of it was there.
+                return self.truncated(id);
+            }
+            if begins.len() > print.bytes as usize {
                 self.known_better(id, &begins);
+            }
+        }
+        let Some(generation) = self.known.generation_mut(id) else { return };
+        if stat.bytes != generation.bytes {
+            generation.bytes = stat.bytes;
+            if let Some(reading) = &mut generation.reading {
+                reading.quiet.looked(true);
             }
         }
     }

@@ -31,10 +31,17 @@ impl Thread {
     /// Finds the sources that the checkpoints know, then new files.
     pub(super) fn begin(&mut self) {
         let mut sources_of: HashMap<SourceId, usize> = HashMap::new();
+        let outstanding = self.checkpoints.outstanding();
+        let intended: Vec<SourceId> = outstanding.iter().flat_map(|o| &o.ranges).map(|r| r.source).collect();
         for input in 0..self.inputs.len() {
             let name = self.inputs[input].name.clone();
-            let sources = self.checkpoints.sources(&name);
+            let mut sources = self.checkpoints.sources(&name);
             let first_start = sources.is_empty();
+            // What was gone and read is looked for again if a block of it was not safe: it may be in a copy.
+            let gone = intended.iter().filter_map(|source| Some((*source, self.checkpoints.described(*source)?)));
+            sources.extend(gone.filter(|(_, described)| described.input == name));
+            sources.sort_by_key(|(source, _)| *source);
+            sources.dedup_by_key(|(source, _)| *source);
             let found = if self.inputs[input].fed {
                 Found::default()
             } else {
@@ -71,7 +78,7 @@ impl Thread {
             self.known.ids().into_iter().filter_map(|id| Some((self.known.generation(id)?.source, id)));
         let missing = self.missing.iter().map(|missing| (missing.generation.source, missing.id));
         let by_source: HashMap<_, _> = known.chain(missing).collect();
-        for origin in self.checkpoints.outstanding() {
+        for origin in outstanding {
             if origin.ranges.iter().any(|range| sources_of.contains_key(&range.source)) {
                 for source in origin.ranges.iter().map(|range| range.source) {
                     self.held.insert(source);

@@ -154,7 +154,7 @@ impl Writer {
 
     /// `.2` to `.3` and so on, so that `.1` is free.
     fn shift(&self) {
-        for n in (1..8).rev() {
+        for n in (1..60).rev() {
             for ending in ["", ".gz", ".zst"] {
                 let from = suffixed(&self.path, &format!(".{n}{ending}"));
                 if from.exists() {
