@@ -53,10 +53,11 @@ impl Thread {
                 sources_of.insert(source, input);
                 let label = described.path.clone();
                 let id = self.resume(input, source, described, &mut listings);
-                if let Some(before) = last.insert(label, id)
-                    && let Some(generation) = self.known.generation_mut(id)
-                {
-                    generation.after = Some(before);
+                let missing = self.missing.iter_mut().find(|missing| missing.id == id);
+                let missing = missing.map(|missing| &mut missing.generation);
+                // Nothing is known of it where nothing was ever in it: the next one comes after the one before.
+                if let Some(generation) = self.known.generation_mut(id).or(missing) {
+                    generation.after = last.insert(label, id);
                 }
             }
             if let Some(since) = self.checkpoints.written_before() {
