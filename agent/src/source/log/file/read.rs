@@ -156,8 +156,13 @@ impl Thread {
             let end_of = if packed_end || silent { End::Flush } else { End::More };
             let Self { inputs, cutter, known, .. } = self;
             let mut consumed = shape(inputs, cutter, known, id, bytes, end_of);
-            let old = reading.partial_since.is_some_and(|since| since.elapsed() >= flush_after * PARTIAL_WAITS);
-            if consumed.bytes == 0 && !consumed.full && end_of == End::More && (old || want >= READ_MOST_BYTES) {
+            let old =
+                reading.partial_since.is_some_and(|since| since.elapsed() >= flush_after * PARTIAL_WAITS);
+            if consumed.bytes == 0
+                && !consumed.full
+                && end_of == End::More
+                && (old || want >= READ_MOST_BYTES)
+            {
                 // Though more comes, or nothing ends in so much: all but the line that may be half written.
                 let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
                 consumed = shape(inputs, cutter, known, id, &bytes[..whole], End::Flush);

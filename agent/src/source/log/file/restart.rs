@@ -38,7 +38,8 @@ impl Thread {
             let mut sources = self.checkpoints.sources(&name);
             let first_start = sources.is_empty();
             // What was gone and read is looked for again if a block of it was not safe: it may be in a copy.
-            let gone = intended.iter().filter_map(|source| Some((*source, self.checkpoints.described(*source)?)));
+            let gone =
+                intended.iter().filter_map(|source| Some((*source, self.checkpoints.described(*source)?)));
             sources.extend(gone.filter(|(_, described)| described.input == name));
             sources.sort_by_key(|(source, _)| *source);
             sources.dedup_by_key(|(source, _)| *source);

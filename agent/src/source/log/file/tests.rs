@@ -453,8 +453,8 @@ impl World {
     }
 }
 
-fn simulate(seed: u64, truncates: bool) {
-    let mut world = World::new(seed, 3, "*.log");
+fn simulate(seed: u64, truncates: bool, pattern: &str) {
+    let mut world = World::new(seed, 3, pattern);
     world.truncates = truncates;
     for _ in 0..120 {
         world.step();
@@ -477,14 +477,21 @@ fn seeds(most: u64) -> Vec<u64> {
 #[test]
 fn each_line_arrives_once_and_in_order_whatever_becomes_of_its_file() {
     for seed in seeds(12) {
-        simulate(seed, false);
+        simulate(seed, false, "*.log");
+    }
+}
+
+#[test]
+fn each_line_arrives_once_and_in_order_where_the_pattern_takes_rotated_files_too() {
+    for seed in seeds(12) {
+        simulate(seed, false, "*");
     }
 }
 
 #[test]
 fn each_line_arrives_once_and_in_order_with_copytruncate() {
     for seed in seeds(12) {
-        simulate(seed, true);
+        simulate(seed, true, "*.log");
     }
 }
 
