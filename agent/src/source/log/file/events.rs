@@ -433,7 +433,8 @@ impl Thread {
                 let path: Arc<Path> = followed.path.as_path().into();
                 let shaper = followed.shape.as_ref();
                 let shaper = shaper.map(|shape| Shaper::counted(shape, &state.name, &self.registry));
-                let flush_after = followed.shape.as_ref().map_or(state.flush_after, |s| s.flush_after());
+                let flush_after =
+                    followed.shape.as_ref().map_or(state.flush_after, super::shape::Settings::flush_after);
                 state
                     .followed
                     .insert(path.clone(), FollowedState { followed, shaper, flush_after, gone: false });

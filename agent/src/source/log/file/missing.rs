@@ -82,7 +82,10 @@ impl Thread {
         if let Some(generation) = self.known.generation(id) {
             let packed = generation.kind != SourceKind::File
                 && generation.reading.as_ref().is_none_or(|reading| !reading.ended);
-            return generation.copy_of.is_none() && (generation.queued || packed || generation.unread() > 0);
+            // Nothing may be in it, and much in the one before.
+            let later = || generation.after.is_some_and(|before| self.holds_back(before));
+            let unread = generation.queued || packed || generation.unread() > 0;
+            return generation.copy_of.is_none() && (unread || later());
         }
         let missing = self.missing.iter().find(|missing| missing.id == id);
         missing.is_some_and(|missing| {

@@ -7,7 +7,7 @@ use super::thread::Thread;
 use crate::source::log::checkpoints::SourceKind;
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -46,7 +46,7 @@ impl Thread {
         for entry in entries.flatten() {
             let other = entry.file_name();
             let suffix = other.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
-            let Some(order) = suffix.and_then(|suffix| order_of(suffix)) else { continue };
+            let Some(order) = suffix.and_then(order_of) else { continue };
             let path = entry.path();
             let Ok(meta) = entry.metadata() else { continue };
             let Ok(modified) = meta.modified() else { continue };
@@ -70,7 +70,7 @@ impl Thread {
         &mut self,
         input: usize,
         label: &Arc<Path>,
-        path: &PathBuf,
+        path: &Path,
         last: &mut HashMap<Arc<Path>, FileId>,
     ) {
         let Ok(stat) = Stat::of(path) else { return };
@@ -92,7 +92,7 @@ impl Thread {
         }
         let mut generation = Self::generation(input, label, &stat);
         generation.kind = kind;
-        generation.path = Some(path.as_path().into());
+        generation.path = Some(path.into());
         generation.print = print_of(&begins);
         if kind != SourceKind::File {
             generation.bytes = 0;
