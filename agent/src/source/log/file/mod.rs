@@ -16,8 +16,7 @@
 //!   generation begins, and what was unread of the old one is looked for in its copies;
 //! - *out of sight*: its inode is looked for in the directory, then a copy, plain or compressed by gzip or zstd, whose
 //!   name begins alike and whose content has the same first KiB and the same bytes before the place of reading. It is
-//!   read on from there. What can't be found within ten minutes is counted, in bytes where it is known how many.
-//!
+//!   read on from there. What can't be found within ten minutes is counted, in bytes where it is known how many;
 //! - *unseen*: it came and was renamed away between two looks (the agent was stopped, or did not run). When the generation
 //!   at a path has moved, files beside it whose names go on as those of rotated files do (`.1`, `-20260101`, `.gz`), which
 //!   were written since the last look and are of another content than anything known, are read first, oldest first.

@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime};
 
 /// File systems keep times by a clock that may be some milliseconds behind.
 const COARSE: Duration = Duration::from_millis(20);
+/// Records are also written by those who deliver: while the thread of files did not get to look, for so long perhaps.
+const RECORDED: Duration = Duration::from_secs(10);
 
 impl Thread {
     /// The generation at a path moved while the agent runs: those that came after it and are not at the path any more.
@@ -42,6 +44,7 @@ impl Thread {
     ) {
         let (Some(dir), Some(name)) = (label.parent(), label.file_name()) else { return };
         let Ok(entries) = std::fs::read_dir(dir) else { return };
+        let recorded = since.checked_sub(RECORDED).unwrap_or(since);
         let mut unseen = Vec::new();
         for entry in entries.flatten() {
             let other = entry.file_name();
@@ -50,7 +53,11 @@ impl Thread {
             let path = entry.path();
             let Ok(meta) = entry.metadata() else { continue };
             let Ok(modified) = meta.modified() else { continue };
-            if modified < since || self.inputs[input].settings.leaves_out(&path) {
+            let late = modified < since;
+            if late && !(at_start && modified >= recorded && self.is_younger(&path, last.get(label))) {
+                continue;
+            }
+            if self.inputs[input].settings.leaves_out(&path) {
                 continue;
             }
             // Something older that is being compressed just now is as young: what is compressed gets the time of what
@@ -64,6 +71,14 @@ impl Thread {
         for (_, _, path) in unseen {
             self.take_unseen(input, label, &path, last);
         }
+    }
+
+    /// Whether a plain file was made after the inode of a generation.
+    fn is_younger(&self, path: &Path, than: Option<&FileId>) -> bool {
+        let Some(id) = than.filter(|_| !is_packed(path)) else { return false };
+        let missing = || self.missing.iter().find(|missing| missing.id == *id).map(|m| &m.generation);
+        let than = self.known.generation(*id).or_else(missing).map_or(0, |generation| generation.born_ns);
+        than != 0 && Stat::of(path).is_ok_and(|stat| stat.born_ns > than)
     }
 
     fn take_unseen(
