@@ -58,7 +58,7 @@ async fn a_full_buffer_leaves_files_unread_and_loses_nothing() {
     let_run(Duration::from_secs(1)).await;
     world.loki.kill();
     let path = world.file("full");
-    let writer = Writer::start(Plan::plain(path.clone(), 40_000));
+    let writer = Writer::start(Plan::plain(path.clone(), 15_000));
     eventually("the file waits unread", Duration::from_secs(90), || async {
         let status = world.agent.status().await?;
         let files = status["logs"]["files"]["files"].as_array()?;

@@ -54,9 +54,20 @@ impl Plan {
     }
 }
 
-/// The line of a number. Every tenth is followed by one that says the same whenever it comes.
+/// The line of a number: a third of it can't be compressed, as in usual logs. Every tenth is followed by one that says
+/// the same whenever it comes.
 pub fn line(number: u64) -> String {
-    format!("line {number:08} of the oracle, with some words behind it so that lines have a usual length")
+    let mixed = |salt: u64| {
+        (number ^ salt)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29)
+            .wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    };
+    format!(
+        "line {number:08} of the oracle, with some words behind it: {:016x}{:016x}",
+        mixed(0),
+        mixed(1 << 40)
+    )
 }
 
 /// The line that is written again and again: genuine repeats have to arrive as often as they were written.

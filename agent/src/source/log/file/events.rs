@@ -54,6 +54,7 @@ impl Thread {
             let known = known.or_else(|| listed.as_ref().and_then(|listed| self.known.at(input, listed)));
             if let Some(id) = known {
                 self.activate(id);
+                self.look(id);
             }
         }
     }
@@ -98,16 +99,20 @@ impl Thread {
     fn moved(&mut self, from: &Path, to: &Path) {
         let stat = Stat::of(to).ok();
         for input in 0..self.inputs.len() {
-            let unknown = stat.as_ref().is_some_and(|stat| {
-                let known = self.known.of_inode(input, stat).and_then(|id| self.known.generation(id));
-                stat.kind == Kind::File && !known.is_some_and(|generation| generation.is(stat))
-            });
-            if let Some(stat) = stat.as_ref().filter(|_| unknown && self.inputs[input].takes(from)) {
-                // It came and went before anybody looked.
-                self.adopt(input, from, to, stat, false);
+            let known = self.known.at(input, from);
+            let is_it = |id| self.known.generation(id).is_some_and(|g| stat.is_some_and(|stat| g.is(&stat)));
+            let Some(id) = known.filter(|id| is_it(*id)) else {
+                // More happened since: it came and went before anybody looked, once or several times.
+                if let Some(id) = known {
+                    let still = |stat: Stat| self.known.generation(id).is_some_and(|g| g.is(&stat));
+                    if Stat::of(from).is_ok_and(still) {
+                        continue;
+                    }
+                    self.detach(id);
+                }
+                self.unseen_since_last_look(input, &from.into());
                 continue;
-            }
-            let Some(id) = self.known.at(input, from) else { continue };
+            };
             if let Some(other) = self.known.at(input, to) {
                 self.detach(other);
             }
@@ -224,6 +229,9 @@ impl Thread {
             }
         }
         let label: Arc<Path> = label.into();
+        if self.inputs[input].left.contains_key(&label) && !at_start {
+            self.unseen_since_last_look(input, &label);
+        }
         let mut generation = Self::generation(input, &label, stat);
         if *label == *path {
             self.watch_link(&label);
@@ -310,6 +318,9 @@ impl Thread {
         self.copies.remove(&id);
         if let Some(generation) = self.known.generation_mut(id) {
             generation.copy_of = None;
+            if let Some(reading) = &mut generation.reading {
+                reading.quiet.looked(true);
+            }
             generation.bytes = Stat::of(generation.path.as_deref().unwrap_or(&generation.label))
                 .map_or(generation.bytes, |stat| stat.bytes);
             let described = generation.described(&self.inputs[usize::from(generation.input)].name);

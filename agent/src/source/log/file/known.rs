@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Numbers generations, for as long as the thread lives.
 pub(super) type FileId = u32;
@@ -46,14 +46,38 @@ pub(super) struct Reading {
     pub(super) content: Content,
     /// The print and the tail were compared since something was last seen to have changed.
     pub(super) compared: bool,
-    /// When it was last seen to grow.
-    pub(super) grown_at: Instant,
+    pub(super) quiet: Quiet,
     /// What is left at the end is no whole entry, since then.
     pub(super) partial_since: Option<Instant>,
     /// It had so many bytes then, which are not all read.
     pub(super) mark: Option<(u64, Instant)>,
     /// A compressed generation was read to its end.
     pub(super) ended: bool,
+}
+
+/// Between two looks a file counts as quiet for no longer than this: whoever keeps the thread from looking may keep the
+/// writer from writing the rest of a line too.
+const MOST_QUIET: Duration = Duration::from_millis(500);
+
+/// For how long a file was seen not to grow.
+pub(super) struct Quiet {
+    pub(super) time: Duration,
+    looked_at: Instant,
+}
+
+impl Quiet {
+    /// Of a file that is looked at for the first time.
+    pub(super) fn new() -> Self {
+        Self { time: Duration::ZERO, looked_at: Instant::now() }
+    }
+
+    /// The file was looked at just now.
+    pub(super) fn looked(&mut self, grown: bool) {
+        let now = Instant::now();
+        let since = now.saturating_duration_since(self.looked_at).min(MOST_QUIET);
+        self.time = if grown { Duration::ZERO } else { self.time + since };
+        self.looked_at = now;
+    }
 }
 
 pub(super) enum Content {

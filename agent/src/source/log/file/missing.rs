@@ -68,6 +68,7 @@ impl Thread {
             if generation.source != 0 {
                 self.checkpoints.forget(generation.source);
             }
+            self.pass_over(id, &generation);
             return;
         }
         let now = Instant::now();
@@ -79,14 +80,34 @@ impl Thread {
     /// Whether a generation that others come after is not read yet.
     pub(super) fn holds_back(&self, id: FileId) -> bool {
         if let Some(generation) = self.known.generation(id) {
-            let partial = generation.reading.as_ref().is_some_and(|r| r.partial_since.is_some());
             let packed = generation.kind != SourceKind::File
                 && generation.reading.as_ref().is_none_or(|reading| !reading.ended);
-            return generation.copy_of.is_none()
-                && (generation.queued || packed || (generation.unread() > 0 && !partial));
+            // Nothing may be in it, and much in the one before.
+            let later = || generation.after.is_some_and(|before| self.holds_back(before));
+            let unread = generation.queued || packed || generation.unread() > 0;
+            return generation.copy_of.is_none() && (unread || later());
         }
         let missing = self.missing.iter().find(|missing| missing.id == id);
-        missing.is_some_and(|missing| missing.unread > 0 && missing.since.elapsed() < HOLD_BACK)
+        missing.is_some_and(|missing| {
+            (missing.unread > 0 && missing.since.elapsed() < HOLD_BACK)
+                || missing.generation.after.is_some_and(|before| self.holds_back(before))
+        })
+    }
+
+    /// A generation is forgotten: what comes after it comes after the one before it.
+    fn pass_over(&mut self, id: FileId, generation: &Generation) {
+        let (nth, before) = (usize::from(generation.input), generation.after);
+        for later in self.known.ids() {
+            if let Some(later) = self.known.generation_mut(later).filter(|later| later.after == Some(id)) {
+                later.after = before;
+            }
+        }
+        let left = &mut self.inputs[nth].left;
+        if let Some(before) = before
+            && left.get(&generation.label) == Some(&id)
+        {
+            left.insert(generation.label.clone(), before);
+        }
     }
 
     pub(super) fn last_ns_of(&self, id: FileId) -> i64 {

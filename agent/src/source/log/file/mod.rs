@@ -16,13 +16,20 @@
 //!   generation begins, and what was unread of the old one is looked for in its copies;
 //! - *out of sight*: its inode is looked for in the directory, then a copy, plain or compressed by gzip or zstd, whose
 //!   name begins alike and whose content has the same first KiB and the same bytes before the place of reading. It is
-//!   read on from there. What can't be found within ten minutes is counted, in bytes where it is known how many.
+//!   read on from there. What can't be found within ten minutes is counted, in bytes where it is known how many;
+//! - *unseen*: it came and was renamed away between two looks (the agent was stopped, or did not run). When the generation
+//!   at a path has moved, files beside it whose names go on as those of rotated files do (`.1`, `-20260101`, `.gz`), which
+//!   were written since the last look and are of another content than anything known, are read first, oldest first.
 //!
 //! The generation that takes a path waits until the one that had it before was read, so that lines keep their order.
 //! A new file that begins as its neighbour `app.log` does and is called `app.log.1` or the like is a copy that a
 //! truncation may follow: it is not read for itself.
 //!
 //! # What the kernel leaves
+//!
+//! Half a line is an entry of its own where a look after the wait for more still finds nothing more; time in which the
+//! thread did not get to look is no silence. What is rotated out of the directory's history before anybody looked is
+//! lost uncounted.
 //!
 //! With copytruncate, what is written between the copy's last read and the truncation is lost before anybody can read
 //! it, unless the agent has: it reads within some 20 ms of a write. A file that is truncated and grows beyond the
@@ -42,6 +49,7 @@ mod restart;
 mod settings;
 mod telemetry;
 mod thread;
+mod unseen;
 mod watch;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A generation's turn: opened, compared with what is known of it, read, shaped.
 
 use super::identity::{PRINT_BYTES, Stat, Tail, beginning, begins_as, print_of};
-use super::known::{Content, FileId, Reading};
+use super::known::{Content, FileId, Quiet, Reading};
 use super::packed::Packed;
 use super::thread::{Thread, Visit};
 use crate::source::log::checkpoints::SourceKind;
@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is read of one file before the next one's turn.
 const READ_BYTES: usize = 256 << 10;
@@ -116,9 +116,9 @@ impl Thread {
             size = stat.bytes;
         }
         let Some(generation) = self.known.generation_mut(id) else { return Outcome::End };
-        if size != u64::MAX && size != generation.bytes {
+        let mut grown = size != generation.bytes;
+        if size != u64::MAX {
             generation.bytes = size;
-            reading.grown_at = now;
         }
         if size == offset {
             reading.compared = false;
@@ -149,19 +149,24 @@ impl Thread {
             };
             let packed_end = end && size == u64::MAX;
             let flush_after = self.inputs_flush_after(id, &label);
-            let silent = end && now.saturating_duration_since(reading.grown_at) >= flush_after;
-            let old = reading
-                .partial_since
-                .is_some_and(|since| now.saturating_duration_since(since) >= flush_after * PARTIAL_WAITS);
-            let flush = packed_end || silent || old || want >= READ_MOST_BYTES;
-            let consumed = shape(
-                &mut self.inputs,
-                &mut self.cutter,
-                &mut self.known,
-                id,
-                bytes,
-                if flush { End::Flush } else { End::More },
-            );
+            // This is the look that tells: what came since the last one, or while it was read, is no silence.
+            grown |= offset + bytes.len() as u64 > size;
+            reading.quiet.looked(grown);
+            let silent = end && reading.quiet.time >= flush_after;
+            let end_of = if packed_end || silent { End::Flush } else { End::More };
+            let Self { inputs, cutter, known, .. } = self;
+            let mut consumed = shape(inputs, cutter, known, id, bytes, end_of);
+            let old =
+                reading.partial_since.is_some_and(|since| since.elapsed() >= flush_after * PARTIAL_WAITS);
+            if consumed.bytes == 0
+                && !consumed.full
+                && end_of == End::More
+                && (old || want >= READ_MOST_BYTES)
+            {
+                // Though more comes, or nothing ends in so much: all but the line that may be half written.
+                let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
+                consumed = shape(inputs, cutter, known, id, &bytes[..whole], End::Flush);
+            }
             let left = bytes.len() - consumed.bytes;
             if consumed.bytes == 0 && !end && !consumed.full {
                 want = (2 * want).min(READ_MOST_BYTES);
@@ -194,7 +199,7 @@ impl Thread {
         outcome
     }
 
-    fn inputs_flush_after(&self, id: FileId, label: &Path) -> std::time::Duration {
+    fn inputs_flush_after(&self, id: FileId, label: &Path) -> Duration {
         let input = self.known.generation(id).map_or(0, |generation| usize::from(generation.input));
         self.inputs[input].flush_after(label)
     }
@@ -248,13 +253,39 @@ impl Thread {
         generation.reading = Some(Box::new(Reading {
             content,
             compared: false,
-            grown_at: Instant::now(),
+            quiet: Quiet::new(),
             partial_since: None,
             mark: None,
             ended: false,
         }));
         self.open.insert(id);
         Opened::Yes
+    }
+
+    /// An open generation changed: whether it was truncated is seen now, even where delivery has no room to read it.
+    pub(super) fn look(&mut self, id: FileId) {
+        let Some(generation) = self.known.generation(id).filter(|g| g.copy_of.is_none()) else { return };
+        let Some(reading) = &generation.reading else { return };
+        let Content::Plain(file) = &reading.content else { return };
+        let Ok(stat) = Stat::of_open(file) else { return };
+        let print = generation.print;
+        if stat.bytes < generation.bytes || (print.bytes as usize) < PRINT_BYTES {
+            let Ok(begins) = beginning(file) else { return };
+            if stat.bytes < generation.offset || !begins_as(&begins, print) {
+                // It is remembered how much of it was there.
+                return self.truncated(id);
+            }
+            if begins.len() > print.bytes as usize {
+                self.known_better(id, &begins);
+            }
+        }
+        let Some(generation) = self.known.generation_mut(id) else { return };
+        if stat.bytes != generation.bytes {
+            generation.bytes = stat.bytes;
+            if let Some(reading) = &mut generation.reading {
+                reading.quiet.looked(true);
+            }
+        }
     }
 
     /// A generation of which nothing was read yet is recognised by its beginning, whatever becomes of it before.
@@ -284,13 +315,12 @@ impl Thread {
     }
 
     /// An open generation at the tick: what nobody told of, half lines, the end of being open.
-    pub(super) fn tick_open(&mut self, id: FileId, now: Instant) {
-        let Some(generation) = self.known.generation(id) else {
+    pub(super) fn tick_open(&mut self, id: FileId) {
+        let Some(generation) = self.known.generation_mut(id) else {
             self.open.remove(&id);
             return;
         };
-        let Some(reading) = &generation.reading else { return };
-        let quiet = now.saturating_duration_since(reading.grown_at);
+        let Some(reading) = &mut generation.reading else { return };
         let flush_after = self.inputs[usize::from(generation.input)].flush_after(&generation.label);
         if generation.queued {
             return;
@@ -301,6 +331,8 @@ impl Thread {
             Content::Packed(_) => return self.activate(id),
         };
         let Some(stat) = stat else { return };
+        reading.quiet.looked(stat.bytes != generation.bytes);
+        let quiet = reading.quiet.time;
         if stat.bytes != generation.bytes || (reading.partial_since.is_some() && quiet >= flush_after) {
             return self.activate(id);
         }

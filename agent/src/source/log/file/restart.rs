@@ -1,10 +1,11 @@
 //! The start: sources of the checkpoints are found again, and blocks that may have been sent before are built again.
 
 use super::discover::{Found, discover};
-use super::identity::{Kind, PRINT_BYTES, Stat, beginning, begins_as, print_of};
-use super::known::{FileId, Generation};
+use super::identity::{Kind, Stat, beginning, begins_as};
+use super::known::{Content, FileId, Generation};
 use super::missing::goes_on;
-use super::packed::{Packed, is_packed, kind_of};
+use super::packed::Packed;
+use super::read::Opened;
 use super::thread::Thread;
 use crate::source::log::checkpoints::{Described, SourceId, SourceKind};
 use crate::source::log::origin::{Origin, Range};
@@ -30,10 +31,18 @@ impl Thread {
     /// Finds the sources that the checkpoints know, then new files.
     pub(super) fn begin(&mut self) {
         let mut sources_of: HashMap<SourceId, usize> = HashMap::new();
+        let outstanding = self.checkpoints.outstanding();
+        let intended: Vec<SourceId> = outstanding.iter().flat_map(|o| &o.ranges).map(|r| r.source).collect();
         for input in 0..self.inputs.len() {
             let name = self.inputs[input].name.clone();
-            let sources = self.checkpoints.sources(&name);
+            let mut sources = self.checkpoints.sources(&name);
             let first_start = sources.is_empty();
+            // What was gone and read is looked for again if a block of it was not safe: it may be in a copy.
+            let gone =
+                intended.iter().filter_map(|source| Some((*source, self.checkpoints.described(*source)?)));
+            sources.extend(gone.filter(|(_, described)| described.input == name));
+            sources.sort_by_key(|(source, _)| *source);
+            sources.dedup_by_key(|(source, _)| *source);
             let found = if self.inputs[input].fed {
                 Found::default()
             } else {
@@ -45,13 +54,20 @@ impl Thread {
                 sources_of.insert(source, input);
                 let label = described.path.clone();
                 let id = self.resume(input, source, described, &mut listings);
-                if let Some(before) = last.insert(label, id)
-                    && let Some(generation) = self.known.generation_mut(id)
-                {
-                    generation.after = Some(before);
+                let missing = self.missing.iter_mut().find(|missing| missing.id == id);
+                let missing = missing.map(|missing| &mut missing.generation);
+                // Nothing is known of it where nothing was ever in it: the next one comes after the one before.
+                if let Some(generation) = self.known.generation_mut(id).or(missing) {
+                    generation.after = last.insert(label, id);
                 }
             }
-            self.unseen(input, &mut last);
+            if let Some(since) = self.checkpoints.written_before() {
+                let mut labels: Vec<Arc<Path>> = last.keys().cloned().collect();
+                labels.sort();
+                for label in labels {
+                    self.unseen(input, &label, &mut last, since, true);
+                }
+            }
             // Names that have been taken by somebody new meanwhile.
             for (label, id) in last {
                 if self.known.at(input, &label).is_none() {
@@ -64,7 +80,7 @@ impl Thread {
             self.known.ids().into_iter().filter_map(|id| Some((self.known.generation(id)?.source, id)));
         let missing = self.missing.iter().map(|missing| (missing.generation.source, missing.id));
         let by_source: HashMap<_, _> = known.chain(missing).collect();
-        for origin in self.checkpoints.outstanding() {
+        for origin in outstanding {
             if origin.ranges.iter().any(|range| sources_of.contains_key(&range.source)) {
                 for source in origin.ranges.iter().map(|range| range.source) {
                     self.held.insert(source);
@@ -72,6 +88,11 @@ impl Thread {
                 }
                 self.outstanding.push_back(origin);
             }
+        }
+        // What they need is kept open: it may be removed or compressed before delivery has room.
+        let needed: Vec<FileId> = self.by_source.values().copied().collect();
+        for id in needed {
+            self.try_open(id);
         }
     }
 
@@ -134,61 +155,6 @@ impl Thread {
             self.look_for(id, generation);
         }
         id
-    }
-
-    /// Generations that came and were rotated while no agent ran: files whose names go on where that of a known one
-    /// ends, younger than the last record, and of another content than anything known.
-    fn unseen(&mut self, input: usize, last: &mut HashMap<Arc<Path>, FileId>) {
-        let Some(since) = self.checkpoints.written_before() else { return };
-        let mut dirs: Vec<PathBuf> =
-            last.keys().filter_map(|label| label.parent().map(Path::to_owned)).collect();
-        dirs.sort();
-        dirs.dedup();
-        let mut unseen = Vec::new();
-        for entry in dirs.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten() {
-            let path = entry.path();
-            let Some(label) = longer_than(&path, last) else { continue };
-            let Ok(modified) = entry.metadata().and_then(|meta| meta.modified()) else { continue };
-            if modified >= since && !self.inputs[input].settings.leaves_out(&path) {
-                unseen.push((modified, label, path));
-            }
-        }
-        unseen.sort();
-        for (_, label, path) in unseen {
-            let Ok(stat) = Stat::of(&path) else { continue };
-            let known = self.known.of_inode(input, &stat).and_then(|id| self.known.generation(id));
-            if stat.kind != Kind::File || known.is_some_and(|generation| generation.is(&stat)) {
-                continue;
-            }
-            let Some((kind, begins)) = begins_with(&path) else { continue };
-            let of_label = self.known.iter().chain(self.missing.iter().map(|missing| &missing.generation));
-            let seen = of_label
-                .filter(|g| usize::from(g.input) == input && g.label == label)
-                .any(|g| g.print.bytes > 0 && begins_as(&begins, g.print));
-            if begins.is_empty() || seen {
-                continue;
-            }
-            let mut generation = Self::generation(input, &label, &stat);
-            generation.kind = kind;
-            generation.path = Some(path.into());
-            generation.print = print_of(&begins);
-            if kind != SourceKind::File {
-                generation.bytes = 0;
-            }
-            generation.source = self.checkpoints.source(generation.described(&self.inputs[input].name));
-            // What holds the path still was truncated since: it comes after its copies.
-            let holder = self.known.at(input, &label).filter(|id| last.get(&label) == Some(id));
-            let holder_after = holder.and_then(|id| self.known.generation(id)).map(|holder| holder.after);
-            generation.after = holder_after.unwrap_or_else(|| last.get(&label).copied());
-            let id = self.known.add(generation);
-            self.activate(id);
-            match holder.and_then(|holder| self.known.generation_mut(holder)) {
-                Some(holder) => holder.after = Some(id),
-                None => {
-                    last.insert(label, id);
-                }
-            }
-        }
     }
 
     /// Builds blocks again, as far as delivery has room for them.
@@ -259,13 +225,12 @@ impl Thread {
 
     /// Shapes a range again; whether its bytes were there.
     fn shape_again(&mut self, range: &Range, base_ns: i64) -> bool {
-        let Some((_, generation)) = self.by_source(range.source) else { return false };
+        let Some((id, generation)) = self.by_source(range.source) else { return false };
         let (input, label) = (usize::from(generation.input), generation.label.clone());
         if !self.inputs[input].is_ready(&label) {
             return false;
         }
-        let Some(path) = generation.path.clone() else { return false };
-        let Some(bytes) = bytes_of(&path, generation.kind, range) else { return false };
+        let Some(bytes) = self.bytes_again(id, range) else { return false };
         let (labels, shaper) = self.inputs[input].shaping(&label);
         let mut at = 0;
         let mut last_ns = range.floor_ns;
@@ -294,28 +259,51 @@ impl Thread {
         }
         true
     }
-}
 
-/// The known path that a path's name goes on from.
-fn longer_than(path: &Path, labels: &HashMap<Arc<Path>, FileId>) -> Option<Arc<Path>> {
-    let name = path.file_name()?.to_str()?;
-    let ends = name.char_indices().filter(|(at, c)| *at > 0 && matches!(c, '.' | '-' | '_'));
-    let mut shorter = ends.map(|(at, _)| path.with_file_name(&name[..at]));
-    shorter.find_map(|shorter| labels.get_key_value(&*shorter)).map(|(label, _)| label.clone())
-}
-
-/// What a file is and how its content begins; none if it can't be read, or is of no kind that can.
-fn begins_with(path: &Path) -> Option<(SourceKind, Vec<u8>)> {
-    let file = File::open(path).ok()?;
-    match kind_of(path) {
-        Some(kind) => {
-            let mut packed = Packed::new(file, kind).ok()?;
-            let (bytes, _) = packed.read(0, PRINT_BYTES).ok()?;
-            Some((kind, bytes.to_vec()))
+    /// The bytes of a range, wherever its generation is by now: under another name, removed and open, in a copy.
+    fn bytes_again(&mut self, id: FileId, range: &Range) -> Option<Vec<u8>> {
+        // Once more where it is found after it was lost sight of.
+        for _ in 0..2 {
+            if let Some(nth) = self.missing.iter().position(|missing| missing.id == id)
+                && !self.search(nth)
+            {
+                return None;
+            }
+            match self.try_open(id) {
+                Opened::Yes => {}
+                Opened::Gone => {
+                    self.lose_sight(id);
+                    continue;
+                }
+                Opened::Later => {
+                    let generation = self.known.generation(id)?;
+                    return bytes_of(generation.path.as_ref()?, generation.kind, range);
+                }
+            }
+            let generation = self.known.generation(id)?;
+            match &generation.reading.as_ref()?.content {
+                Content::Packed(_) => return bytes_of(generation.path.as_ref()?, generation.kind, range),
+                Content::Plain(file) => {
+                    let begins = beginning(file).is_ok_and(|begins| begins_as(&begins, generation.print));
+                    if let Some(bytes) = plain_bytes(file, range).filter(|_| begins) {
+                        return Some(bytes);
+                    }
+                }
+            }
+            self.truncated(id);
         }
-        None if is_packed(path) => None,
-        None => Some((SourceKind::File, beginning(&file).ok()?)),
+        None
     }
+}
+
+/// The bytes of a range of a plain file, all of them or none.
+fn plain_bytes(file: &File, range: &Range) -> Option<Vec<u8>> {
+    if file.metadata().ok()?.len() < range.to {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(range.to.checked_sub(range.from)?).ok()?];
+    file.read_exact_at(&mut bytes, range.from).ok()?;
+    Some(bytes)
 }
 
 /// The bytes of a range, all of them or none.
@@ -324,12 +312,7 @@ fn bytes_of(path: &Path, kind: SourceKind, range: &Range) -> Option<Vec<u8>> {
     // A block's text is bounded, and so is what a step may leave out of it.
     let file = File::open(path).ok()?;
     if kind == SourceKind::File {
-        if file.metadata().ok()?.len() < range.to {
-            return None;
-        }
-        let mut bytes = vec![0; want];
-        file.read_exact_at(&mut bytes, range.from).ok()?;
-        return Some(bytes);
+        return plain_bytes(&file, range);
     }
     let mut packed = Packed::new(file, kind).ok()?;
     let (bytes, _) = packed.read(range.from, want).ok()?;

@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 /// Open files are looked at this often: for what nobody tells, for half lines that stay, for being idle.
@@ -139,6 +139,8 @@ pub(super) struct Thread {
     pub(super) copies: HashMap<FileId, Instant>,
     /// The generations of the sources of outstanding blocks.
     pub(super) by_source: HashMap<SourceId, FileId>,
+    /// Files that changed before this were looked at.
+    pub(super) heard_before: SystemTime,
     room_wait: Duration,
     /// More is there to read now.
     busy: bool,
@@ -205,6 +207,7 @@ impl Thread {
             pace: Pace::default(),
             copies: HashMap::new(),
             by_source: HashMap::new(),
+            heard_before: SystemTime::now(),
             room_wait: ROOM_WAIT.0,
             busy: false,
             due: None,
@@ -360,9 +363,11 @@ impl Thread {
 
     /// Hears of changes, and does what others say.
     fn hear(&mut self) {
+        let heard_at = SystemTime::now();
         let mut events = Vec::new();
         self.watch.events(&mut events);
         self.happened(events);
+        self.heard_before = heard_at;
         let told = std::mem::take(&mut *self.shared.told.lock());
         for told in told {
             self.do_told(told);
@@ -376,7 +381,7 @@ impl Thread {
         }
         let open: Vec<FileId> = self.open.iter().copied().collect();
         for id in open {
-            self.tick_open(id, now);
+            self.tick_open(id);
         }
         self.search_missing(now);
         self.gauge(now);
