@@ -629,7 +629,10 @@ impl Core {
             return;
         }
         let linger_ms = self.settings.linger.as_millis() as u64;
-        let over_budget = self.front_bytes > self.settings.front_bytes;
+        // Sources that wait fill memory to its budget whenever they are faster than the link: as long as there is one,
+        // only what is older than the linger is worth the disk.
+        let waits_for_link = self.settings.sources_wait && self.window_bytes.is_some();
+        let over_budget = self.front_bytes > self.settings.front_bytes && !waits_for_link;
         let due = |entry: &FrontBatch| {
             self.ending || over_budget || now_ms >= entry.cut_at_ms.saturating_add(linger_ms)
         };
