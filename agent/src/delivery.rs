@@ -16,14 +16,13 @@ use crate::spool::thread::{CursorId, Settings as SpoolThreadSettings, SpoolThrea
 use crate::uplink::{self, UplinkEvent, UplinkHandle};
 use anyhow::Context as _;
 use parking_lot::Mutex;
-use pegel_proto::batch::{AgentEpoch, BatchSeq, Content, Logs, Signal};
+use pegel_proto::batch::{AgentEpoch, BatchSeq, Content, Signal};
 use pegel_proto::caps::{MAX_BATCH_SAMPLES, MAX_STREAM_SERIES};
 use pegel_proto::codec::DecoderLimits;
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::tls::UplinkTls;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -86,7 +85,7 @@ struct Prepared {
 }
 
 impl Delivery {
-    /// Starts delivery. `logs` is asked for, once the epoch is known, only where logs are to be delivered.
+    /// Starts delivery; that of logs where there is a line for them.
     pub async fn start(
         settings: &Settings,
         tls: &Arc<UplinkTls>,
@@ -244,11 +243,6 @@ async fn advance(spool: &SpoolThread, heard_up_to: BatchSeq, safe: &Safe) {
     let _ = spool.forget(ADVANCING).await;
 }
 
-/// A [`Safe`] for who keeps no places.
-pub fn nobody_asks() -> Safe {
-    Arc::new(|_: BatchSeq, _: &Logs| {})
-}
-
 /// Opens the positions in a directory. Where that fails the agent runs all the same, as a new epoch: its numbers begin
 /// beyond any that an earlier life used, so that nothing on a disk that comes back is taken for its own.
 fn open_positions(dir: &Path, fresh: AgentEpoch) -> (Option<Positions>, Memory, AgentEpoch) {
@@ -285,6 +279,3 @@ fn open_positions(dir: &Path, fresh: AgentEpoch) -> (Option<Positions>, Memory, 
 fn unreserved_seq() -> u64 {
     system_wall_ms().max(1) as u64 * 16
 }
-
-/// How long what is taken from the rejects may wait for delivery to have room.
-pub const REPLAY_PATIENCE: Duration = Duration::from_secs(5);

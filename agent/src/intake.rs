@@ -233,11 +233,6 @@ impl LogIntake {
         self.queue.try_send(logs).map_err(mpsc::error::TrySendError::into_inner)
     }
 
-    /// Whether delivery has room for a block now.
-    pub fn has_room(&self) -> bool {
-        self.queue.capacity() > 0
-    }
-
     /// Whether delivery has room for so many blocks now.
     pub fn has_room_for(&self, blocks: usize) -> bool {
         self.queue.capacity() >= blocks
