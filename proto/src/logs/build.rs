@@ -12,6 +12,8 @@ use zstd::bulk::Compressor;
 const ZSTD_LEVEL: i32 = 1;
 /// What an entry takes in the columns beside its line, at most, without metadata: a run, a time, a length.
 const ENTRY_BYTES: usize = 26;
+/// A block's header, at most: the version and three numbers.
+const HEADER_BYTES: usize = 31;
 
 /// A stream's number within the block that is being built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +41,8 @@ pub struct BlockBuilder {
     text: Vec<u8>,
     entries: u32,
     payload: Vec<u8>,
+    /// The compressed payload, before it is known how long it is.
+    packed: Vec<u8>,
 }
 
 /// Spellings with numbers in the order in which they were first used.
@@ -97,6 +101,7 @@ impl BlockBuilder {
             text: Vec::new(),
             entries: 0,
             payload: Vec::new(),
+            packed: Vec::new(),
         }
     }
 
@@ -190,19 +195,18 @@ impl BlockBuilder {
         payload.extend_from_slice(&self.lengths);
         payload.extend_from_slice(&self.text);
 
-        let mut bytes = Vec::with_capacity(32 + payload.len() / 4);
+        // Buffers of this size come fresh from the kernel each time, page by page: the one of the bound's size is kept.
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(payload.len()));
+        self.compressor
+            .compress_to_buffer(payload, &mut self.packed)
+            .expect("the buffer has the bound's size");
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.packed.len());
         bytes.push(BLOCK_VERSION);
         varint::put(u64::from(self.entries), &mut bytes);
         varint::put(payload.len() as u64, &mut bytes);
         varint::put_signed(self.oldest_ns, &mut bytes);
-        let header = bytes.len();
-        bytes.resize(header + zstd::zstd_safe::compress_bound(payload.len()), 0);
-        let written = self
-            .compressor
-            .compress_to_buffer(payload, &mut bytes[header..])
-            .expect("the buffer has the bound's size");
-        bytes.truncate(header + written);
-        bytes.shrink_to_fit();
+        bytes.extend_from_slice(&self.packed);
         let block = LogBlock {
             bytes: Bytes::from(bytes),
             entries: self.entries,

@@ -8,6 +8,7 @@ use super::packed::Packed;
 use super::read::Opened;
 use super::thread::Thread;
 use crate::source::log::checkpoints::{Described, SourceId, SourceKind};
+use crate::source::log::cutter::BLOCK_COVER_BYTES;
 use crate::source::log::origin::{Origin, Range};
 use crate::source::log::shape::{Chunk, End};
 use std::collections::HashMap;
@@ -199,11 +200,21 @@ impl Thread {
     fn build_again(&mut self, intended: &Origin) {
         self.cutter.begin_again(intended.base_ns);
         let mut lost = 0;
-        for range in &intended.ranges {
-            if !self.shape_again(range, intended.base_ns) {
+        for (nth, range) in intended.ranges.iter().enumerate() {
+            let Some(left) = self.shape_again(range, intended.base_ns) else {
                 lost += u64::from(range.entries);
                 // Whatever becomes of the source, its place is behind what is counted as lost.
                 self.checkpoints.pass(vec![range.clone()]);
+                continue;
+            };
+            if let Some(left) = left {
+                // A block of its own for what did not fit, with the same base time.
+                let ranges =
+                    std::iter::once(left).chain(intended.ranges[nth + 1..].iter().cloned()).collect();
+                let mut rest = Origin { intent: 0, ranges, ..intended.clone() };
+                self.checkpoints.intend(&mut rest);
+                self.outstanding.push_front(rest);
+                break;
             }
         }
         if lost > 0 {
@@ -223,14 +234,15 @@ impl Thread {
         }
     }
 
-    /// Shapes a range again; whether its bytes were there.
-    fn shape_again(&mut self, range: &Range, base_ns: i64) -> bool {
-        let Some((id, generation)) = self.by_source(range.source) else { return false };
+    /// Shapes a range again. None if its bytes are not there; else what of it did not fit the block: more is made of
+    /// the bytes than before, by another configuration or because what a rate limit had left out is let through.
+    fn shape_again(&mut self, range: &Range, base_ns: i64) -> Option<Option<Range>> {
+        let (id, generation) = self.by_source(range.source)?;
         let (input, label) = (usize::from(generation.input), generation.label.clone());
         if !self.inputs[input].is_ready(&label) {
-            return false;
+            return None;
         }
-        let Some(bytes) = self.bytes_again(id, range) else { return false };
+        let bytes = self.bytes_again(id, range)?;
         let (labels, shaper) = self.inputs[input].shaping(&label);
         let mut at = 0;
         let mut last_ns = range.floor_ns;
@@ -252,12 +264,18 @@ impl Thread {
                 break;
             }
         }
-        self.cutter.cover(Range { to: range.from + at as u64, last_ns, entries, ..range.clone() });
-        if at < bytes.len() {
-            // Another configuration makes more of the bytes than a block holds: the rest is read as if it were new.
-            tracing::warn!(path = %label.display(), "a block can't be built again as it was; some lines may be repeated");
+        let border = range.from + at as u64;
+        self.cutter.cover(Range { to: border, last_ns, entries, ..range.clone() });
+        if at == bytes.len() {
+            return Some(None);
         }
-        true
+        if at == 0 && self.cutter.is_empty() {
+            tracing::error!(path = %label.display(), offset = range.from, "an entry does not fit a block of its own: lost");
+            return None;
+        }
+        tracing::warn!(path = %label.display(), "a block can't be built again as it was; some lines may be repeated");
+        let entries = range.entries.saturating_sub(entries);
+        Some(Some(Range { from: border, floor_ns: last_ns, entries, ..range.clone() }))
     }
 
     /// The bytes of a range, wherever its generation is by now: under another name, removed and open, in a copy.
@@ -301,15 +319,20 @@ fn plain_bytes(file: &File, range: &Range) -> Option<Vec<u8>> {
     if file.metadata().ok()?.len() < range.to {
         return None;
     }
-    let mut bytes = vec![0; usize::try_from(range.to.checked_sub(range.from)?).ok()?];
+    let mut bytes = vec![0; length_of(range)?];
     file.read_exact_at(&mut bytes, range.from).ok()?;
     Some(bytes)
 }
 
+/// How long a range is. What a block covers is bounded; a range that is longer than that was not written by an agent.
+fn length_of(range: &Range) -> Option<usize> {
+    let bytes = range.to.checked_sub(range.from)?;
+    (bytes <= 2 * BLOCK_COVER_BYTES).then_some(bytes as usize)
+}
+
 /// The bytes of a range, all of them or none.
 fn bytes_of(path: &Path, kind: SourceKind, range: &Range) -> Option<Vec<u8>> {
-    let want = usize::try_from(range.to.checked_sub(range.from)?).ok()?;
-    // A block's text is bounded, and so is what a step may leave out of it.
+    let want = length_of(range)?;
     let file = File::open(path).ok()?;
     if kind == SourceKind::File {
         return plain_bytes(&file, range);

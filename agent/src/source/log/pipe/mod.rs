@@ -225,7 +225,7 @@ impl Pipe {
             self.parts.cutter.cover(Range { entries, last_ns: self.floor_ns, ..Range::default() });
         }
         match self.parts.cutter.finish() {
-            Some(logs) => hand_over(self.parts.cutter.intake(), logs, &self.parts.shutdown),
+            Some(logs) => hand_over(self.parts.cutter.intake(), logs, None, &self.parts.shutdown),
             None => Ok(()),
         }
     }
