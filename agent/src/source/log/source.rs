@@ -101,6 +101,11 @@ impl LogSource {
         self.checkpoints.settled_up_to()
     }
 
+    /// What waits unread in files.
+    pub fn behind(&self) -> file::Behind {
+        self.files.as_ref().map(Files::behind).unwrap_or_default()
+    }
+
     /// How it fares. Waits for the thread of files, some milliseconds.
     pub fn status(&self) -> Status {
         Status {

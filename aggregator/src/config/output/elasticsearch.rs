@@ -54,6 +54,8 @@ pub struct RawElasticsearch {
     pub backoff_min: Period,
     /// The longest wait after failures.
     pub backoff_max: Period,
+    /// The longest wait that the cluster, or a proxy before it, may ask for with `Retry-After`.
+    pub retry_after_max: Period,
     /// How often an output is tried that takes nothing at all, for a wrong URL or credentials.
     pub park_probe: Period,
 }
@@ -78,6 +80,7 @@ impl Default for RawElasticsearch {
             linger: Period(settings.linger),
             backoff_min: Period(settings.min_backoff),
             backoff_max: Period(settings.max_backoff),
+            retry_after_max: Period(settings.max_retry_after),
             park_probe: Period(settings.park_probe),
         }
     }
@@ -131,6 +134,7 @@ impl RawElasticsearch {
             linger: self.linger.0,
             min_backoff: self.backoff_min.0,
             max_backoff: self.backoff_max.0,
+            max_retry_after: self.retry_after_max.0,
             park_probe: self.park_probe.0,
             ..elasticsearch::Settings::new(name, url)
         })

@@ -40,7 +40,7 @@ use pegel_proto::identity::{AgentIdentity, OutputName, TenantId};
 use pegel_runtime::http_client::ClientTls;
 use pegel_runtime::metrics::Registry;
 use shard::{Shard, ShardSettings, Step};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use streams::StreamLimits;
@@ -256,10 +256,21 @@ impl Output for Loki {
     fn health(&self) -> OutputHealth {
         for cell in self.tenants.read().values().flat_map(|cells| cells.iter()) {
             if let Some(trouble) = cell.shard.lock().trouble() {
-                return OutputHealth { ok: false, detail: format!("tenant {}: {trouble}", cell.tenant) };
+                let detail = format!("tenant {}: {}", cell.tenant, trouble.reason);
+                return OutputHealth { ok: false, detail };
             }
         }
         OutputHealth { ok: true, detail: "the last requests succeeded".into() }
+    }
+
+    fn troubles(&self) -> BTreeMap<TenantId, String> {
+        let now = Instant::now();
+        let of_tenant = |cells: &Arc<[Arc<Cell>]>| {
+            let troubles = cells.iter().filter_map(|cell| cell.shard.lock().trouble().cloned());
+            troubles.min_by_key(|trouble| trouble.since).map(|trouble| trouble.told(now))
+        };
+        let tenants = self.tenants.read();
+        tenants.iter().filter_map(|(tenant, cells)| Some((tenant.clone(), of_tenant(cells)?))).collect()
     }
 }
 

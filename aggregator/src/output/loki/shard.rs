@@ -18,6 +18,7 @@ use super::piece::{Doubt, Group, Piece, PieceBuilder};
 use super::streams::{StreamLimits, Streams};
 use super::tally::Tally;
 use crate::fanout::{Delivery, Reply, Verdict};
+use crate::output::trouble::Trouble;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -116,7 +117,7 @@ pub(super) struct Shard {
     /// Since when and how often the stream of the piece at hand was over its limit.
     patience: Option<(Instant, u32)>,
     parked: Option<Parked>,
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
 }
 
 impl Shard {
@@ -193,8 +194,8 @@ impl Shard {
     }
 
     /// What is wrong, if anything is.
-    pub fn trouble(&self) -> Option<&str> {
-        self.parked.as_ref().map(|p| p.reason.as_str()).or(self.trouble.as_deref())
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
     }
 
     /// What to do now.
@@ -303,7 +304,7 @@ impl Shard {
             Err(reason) => {
                 self.tally.question("failed");
                 self.questions += 1;
-                self.in_trouble(reason);
+                self.in_trouble(reason, now);
                 if self.questions < MAX_QUESTIONS {
                     let wait = self.backoff(None, self.questions);
                     self.not_before = Some(now + wait);

@@ -37,6 +37,7 @@
 //! for grown. A file on a file system that does not tell when inodes were made, removed and replaced by one with the
 //! same number and the same beginning while the agent does not run, is taken for the old one.
 
+mod behind;
 mod discover;
 mod events;
 mod identity;
@@ -55,6 +56,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use behind::Behind;
 pub use pattern::{Pattern, PatternError};
 pub use settings::{Settings, Start};
 
@@ -86,6 +88,8 @@ pub struct Status {
     pub missing: usize,
     /// Delivery has no room: files wait.
     pub waiting: bool,
+    /// What waits in files that are behind.
+    pub behind: Behind,
     /// All of them, those with most that is unread first; at most a thousand.
     pub files: Vec<FileStatus>,
 }
@@ -106,7 +110,7 @@ pub struct FileStatus {
     pub offset: u64,
     /// How many wait.
     pub lag_bytes: u64,
-    /// For how long the oldest of them have.
+    /// For how long the oldest of them has, since it was seen.
     pub lag_seconds: f64,
     /// `idle`, `reading`, `renamed`, `removed`, `compressed`, `copy` or `missing`.
     pub state: &'static str,
@@ -168,6 +172,8 @@ struct Shared {
     /// Somebody waits for the status.
     asked: Mutex<(bool, Status)>,
     answered: Condvar,
+    /// What was measured last.
+    behind: Mutex<Behind>,
 }
 
 impl Shared {
@@ -178,6 +184,7 @@ impl Shared {
             told: Mutex::default(),
             asked: Mutex::default(),
             answered: Condvar::new(),
+            behind: Mutex::default(),
         })
     }
 
@@ -236,6 +243,11 @@ impl Files {
         self.shared.wake();
         self.shared.answered.wait_for(&mut asked, STATUS_WAIT);
         asked.1.clone()
+    }
+
+    /// What waits in files, as it was measured last. Doesn't wait.
+    pub(super) fn behind(&self) -> Behind {
+        self.shared.behind.lock().clone()
     }
 
     pub(super) async fn stopped(&self) {

@@ -121,6 +121,7 @@ impl Thread {
             last_ns: place.last_ns,
             tail: super::identity::Tail::default(),
             bytes: place.offset,
+            wait: None,
             after: None,
             copy_of: None,
             queued: false,

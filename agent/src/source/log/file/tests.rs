@@ -1,6 +1,8 @@
 //! Writers with real files, rotated in all ways, read by the real code into a collecting intake. The oracle: each
 //! numbered line once, in order, with rising times; what is built again after a kill is what it was.
 
+mod behind;
+
 use super::thread::{Pace, Thread};
 use super::*;
 use crate::intake::{Inbox, log_intake};
