@@ -145,6 +145,9 @@ fn fingerprint(settings: &Settings) -> u64 {
     for input in &settings.inputs {
         (&input.name, &input.labels).hash(&mut hasher);
         format!("{:?}", input.shape).hash(&mut hasher);
+        if let InputKind::Files(files) = &input.kind {
+            files.labels_from_path.iter().for_each(|capture| capture.text().hash(&mut hasher));
+        }
     }
     hasher.finish()
 }

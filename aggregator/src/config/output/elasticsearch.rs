@@ -108,6 +108,10 @@ impl RawElasticsearch {
             let reason = format!("does not lie between 1ms and backoff_max, {}", self.backoff_max);
             mistakes.at(&path.key("backoff_min"), reason, "use 100ms");
         }
+        if self.retry_after_max.0 < self.backoff_max.0 {
+            let reason = format!("is shorter than backoff_max, {}", self.backoff_max);
+            mistakes.at(&path.key("retry_after_max"), reason, "use 5m");
+        }
         if self.linger.0 > Duration::from_secs(5) {
             mistakes.at(&path.key("linger"), format!("`{}` is too long", self.linger), "use 50ms");
         }

@@ -14,6 +14,7 @@ mod trouble;
 
 use super::answer::Meaning;
 use super::batch::{Batch, BatchKey};
+use super::limits::Limits;
 use super::piece::{Doubt, Group, Piece, PieceBuilder};
 use super::streams::{StreamLimits, Streams};
 use super::tally::Tally;
@@ -42,6 +43,8 @@ pub(super) struct ShardSettings {
     pub max_retry_after: Duration,
     pub park_probe: Duration,
     pub stream_limits: StreamLimits,
+    /// What is refused before it is sent.
+    pub limits: Limits,
     /// How long a stream may be one too many before its entries are refused.
     pub stream_patience: Duration,
     /// Whether Loki can be asked.
@@ -147,11 +150,11 @@ impl Shard {
         }
     }
 
-    /// Takes a batch.
-    pub fn submit(&mut self, delivery: Delivery, now: Instant) {
+    /// Takes a batch. `now_ns` is the wall clock's, in nanoseconds since the Unix epoch.
+    pub fn submit(&mut self, delivery: Delivery, now: Instant, now_ns: i64) {
         let key = BatchKey(self.next_key);
         self.next_key += 1;
-        let batch = Batch::new(delivery, now);
+        let batch = Batch::new(delivery, &self.settings.limits, now, now_ns);
         if let Some(parked) = &mut self.parked
             && !parked.told.contains_key(&batch.session)
         {

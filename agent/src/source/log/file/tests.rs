@@ -2,6 +2,7 @@
 //! numbered line once, in order, with rising times; what is built again after a kill is what it was.
 
 mod behind;
+mod labels;
 
 use super::thread::{Pace, Thread};
 use super::*;
@@ -32,8 +33,8 @@ struct Agent {
 fn input(include: &[String], start: Start) -> (Input, Settings) {
     let files = Settings {
         include: include.iter().map(|text| Pattern::parse(text).unwrap()).collect(),
-        exclude: Vec::new(),
         start,
+        ..Settings::default()
     };
     let input = Input {
         name: "app".to_owned(),

@@ -98,7 +98,10 @@ impl InputState {
     pub(super) fn shaping(&mut self, label: &Path) -> (Vec<(String, String)>, &mut Shaper) {
         let mut labels = self.labels.clone();
         labels.entry("job".to_owned()).or_insert_with(|| self.name.to_string());
-        labels.insert("filename".to_owned(), label.display().to_string());
+        let filename = label.display().to_string();
+        let of_path = self.settings.labels_of(&filename);
+        labels.extend(of_path.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        labels.insert("filename".to_owned(), filename);
         let followed = self.followed.get_mut(label);
         if let Some(followed) = &followed {
             labels.extend(followed.followed.labels.iter().cloned());

@@ -10,7 +10,7 @@ fn the_wait_is_that_of_the_oldest_unread_byte() {
     let mut generation = Thread::generation(0, &Path::new("/a").into(), &stat);
     let begin = Instant::now();
     let at = |seconds| begin + Duration::from_secs(seconds);
-    let seconds = |generation: &super::super::known::Generation, now| generation.waits(at(now)).as_secs();
+    let seconds = |generation: &known::Generation, now| generation.waits(at(now)).as_secs();
     assert_eq!(seconds(&generation, 5), 0);
     generation.saw(100, at(0));
     generation.saw(200, at(2));
