@@ -222,6 +222,7 @@ async fn what_a_server_asks_for_is_kept_to_within_bounds() {
 #[tokio::test]
 async fn a_server_that_takes_nothing_is_told_for_its_tenant_and_since_when() {
     let (_server, output) = start(usize::MAX, &[Fault::Answer(503); 1_000]).await;
+    let one = lines(1);
     let told = async {
         loop {
             if let Some(told) = output.troubles().get(&TenantId::parse("acme").unwrap()) {
@@ -231,7 +232,7 @@ async fn a_server_that_takes_nothing_is_told_for_its_tenant_and_since_when() {
         }
     };
     tokio::select! {
-        outcome = deliver(&output, &lines(1)) => panic!("{outcome:?} though nothing was taken"),
+        outcome = deliver(&output, &one) => panic!("{outcome:?} though nothing was taken"),
         told = told => assert!(told.contains("503") && told.ends_with("(for less than a minute)"), "{told}"),
     }
 }

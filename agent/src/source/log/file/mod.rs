@@ -18,7 +18,8 @@
 //!   name begins alike and whose content has the same first KiB and the same bytes before the place of reading. It is
 //!   read on from there. What can't be found within ten minutes is counted, in bytes where it is known how many;
 //! - *unseen*: it came and was renamed away between two looks (the agent was stopped, or did not run). When the generation
-//!   at a path has moved, files beside it whose names go on as those of rotated files do (`.1`, `-20260101`, `.gz`), which
+//!   at a path has moved, files beside it whose names go on as those of rotated files do (`.1`, `-20260101`, `.gz`, or
+//!   `app-20260101.log`), which
 //!   were written since the last look and are of another content than anything known, are read first, oldest first.
 //!
 //! The generation that takes a path waits until the one that had it before was read, so that lines keep their order.
@@ -29,7 +30,8 @@
 //!
 //! Half a line is an entry of its own where a look after the wait for more still finds nothing more; time in which the
 //! thread did not get to look is no silence. What is rotated out of the directory's history before anybody looked is
-//! lost uncounted.
+//! lost. It is counted where numbers tell: the generation that was the newest when the agent ended is `.3`, and there is
+//! no `.2`. Otherwise nobody knows that it was there.
 //!
 //! With copytruncate, what is written between the copy's last read and the truncation is lost before anybody can read
 //! it, unless the agent has: it reads within some 20 ms of a write. A file that is truncated and grows beyond the

@@ -10,6 +10,7 @@ pub(super) struct Telemetry {
     pub(super) truncations: Counter,
     pub(super) recovered: Counter,
     pub(super) lost_bytes: Counter,
+    pub(super) lost_generations: Counter,
     pub(super) files: Gauge,
     pub(super) open: Gauge,
     pub(super) lag_bytes: Gauge,
@@ -43,6 +44,11 @@ impl Telemetry {
             lost_bytes: registry.counter(
                 "pegel_log_lost_bytes_total",
                 "Bytes of log files that were known to be there and could not be read any more.",
+                &labels,
+            ),
+            lost_generations: registry.counter(
+                "pegel_log_lost_generations_total",
+                "Log files that were rotated and removed while the agent did not run, as far as their numbers tell.",
                 &labels,
             ),
             files: registry.gauge("pegel_log_files", "Log files that are known.", &labels),

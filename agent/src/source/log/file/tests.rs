@@ -3,6 +3,7 @@
 
 mod behind;
 mod labels;
+mod unseen;
 
 use super::thread::{Pace, Thread};
 use super::*;
