@@ -91,6 +91,10 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     tokio::spawn(program_text::give_back_forever(sources_shutdown.clone()));
     let log_intake = logs.as_ref().map(|logs| logs.intake.clone());
     let logs = logs.map(|logs| logs.start(&settings, &catalogue, &context, &sources_shutdown));
+    if let (Some(logs), Some(state)) = (&logs, &delivery.logs) {
+        let told = logs.clone().tell_behind(delivery.uplink.clone(), state.clone(), sources_shutdown.clone());
+        tokio::spawn(told);
+    }
     let probes = Arc::new(ProbeSource::start(settings.probes.clone(), Some(catalogue), context.clone()));
     let scrape = Arc::new(ScrapeSource::start(settings.scrape.clone(), context));
 
