@@ -1,5 +1,6 @@
 //! Tests of the output against a model of Loki.
 
+mod cost;
 mod directed;
 mod encoding;
 mod http;
