@@ -1,6 +1,7 @@
 //! Tests of the output against a model of Loki.
 
 mod cost;
+mod crowded;
 mod directed;
 mod encoding;
 mod http;
