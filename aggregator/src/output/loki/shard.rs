@@ -14,6 +14,7 @@ mod trouble;
 
 use super::answer::Meaning;
 use super::batch::{Batch, BatchKey};
+use super::crowd::Crowd;
 use super::piece::{Doubt, Group, Piece, PieceBuilder};
 use super::streams::{StreamLimits, Streams};
 use super::tally::Tally;
@@ -43,6 +44,8 @@ pub(super) struct ShardSettings {
     pub stream_limits: StreamLimits,
     /// How long a stream may be one too many before its entries are refused.
     pub stream_patience: Duration,
+    /// What the batches of sessions that wait for such a stream may take in memory before their patience ends.
+    pub max_waiting_bytes: u64,
     /// Whether Loki can be asked.
     pub can_ask: bool,
 }
@@ -83,8 +86,6 @@ struct Suspect {
 #[derive(Debug)]
 struct Aside {
     due: Instant,
-    since: Instant,
-    tries: u32,
     piece: Piece,
 }
 
@@ -95,6 +96,7 @@ pub(super) struct Shard {
     tally: Tally,
     random: StdRng,
     streams: Streams,
+    crowd: Crowd,
     batches: HashMap<BatchKey, Batch>,
     next_key: u64,
     /// Batches with entries that are in no request yet, in order.
@@ -113,8 +115,6 @@ pub(super) struct Shard {
     unexplained: usize,
     suspects: Vec<Suspect>,
     aside: Vec<Aside>,
-    /// Since when and how often the stream of the piece at hand was over its limit.
-    patience: Option<(Instant, u32)>,
     parked: Option<Parked>,
     trouble: Option<String>,
 }
@@ -123,6 +123,7 @@ impl Shard {
     pub fn new(settings: ShardSettings, tally: Tally, seed: u64) -> Self {
         Self {
             streams: Streams::new(settings.stream_limits),
+            crowd: Crowd::new(settings.stream_patience),
             settings,
             tally,
             random: StdRng::seed_from_u64(seed),
@@ -140,7 +141,6 @@ impl Shard {
             unexplained: 0,
             suspects: Vec::new(),
             aside: Vec::new(),
-            patience: None,
             parked: None,
             trouble: None,
         }
@@ -247,7 +247,6 @@ impl Shard {
         let mut piece = Arc::unwrap_or_clone(piece);
         let batches = &self.batches;
         let whole = !piece.retain(|key| batches.contains_key(&key));
-        let patience = self.patience.take();
         match meaning {
             // Of what was refused a part is forgotten, and that may be what was meant: ask about the rest.
             Meaning::Complained { .. } | Meaning::Refused { .. } if !whole => {
@@ -274,9 +273,7 @@ impl Shard {
                 return;
             }
             Meaning::TooLarge { reason } => self.too_large(piece, &reason),
-            Meaning::Complained { complaint, message } => {
-                self.complained(piece, complaint, &message, patience, now);
-            }
+            Meaning::Complained { complaint, message } => self.complained(piece, complaint, &message, now),
             Meaning::Refused { reason, message, partly_stored, known } => {
                 self.refused(piece, reason, &message, partly_stored, known);
             }
@@ -328,6 +325,10 @@ impl Shard {
                 let piece = Arc::new(piece);
                 self.in_flight = Some(piece.clone());
                 return Some(Step::Ask(piece));
+            }
+            let piece = self.without_shut_out(piece, now);
+            if piece.is_empty() {
+                continue;
             }
             if let Some(piece) = self.lay_out(piece, now) {
                 let piece = Arc::new(piece);

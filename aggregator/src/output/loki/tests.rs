@@ -71,6 +71,7 @@ fn settings() -> ShardSettings {
         park_probe: Duration::from_secs(15),
         stream_limits: StreamLimits { rate: 2_000, burst: 8_000 },
         stream_patience: Duration::from_secs(30),
+        max_waiting_bytes: 1 << 20,
         can_ask: true,
     }
 }

@@ -147,7 +147,8 @@ fn patience_ends_with_what_had_it() {
                 if bench.now - begin > 2 * settings().stream_patience {
                     held.fill(true);
                 }
-                let told = Holdings { held: vec![held[..entries].to_vec()], blind_before_ns: START_NS - SECOND };
+                let told =
+                    Holdings { held: vec![held[..entries].to_vec()], blind_before_ns: START_NS - SECOND };
                 bench.shard.told(Ok(told), bench.now);
             }
             Step::Wait(Some(instant)) => bench.now = instant,
@@ -161,4 +162,17 @@ fn patience_ends_with_what_had_it() {
     let refused = settle(&mut bench, 1).0;
     assert_eq!(refused, 1);
     assert!(bench.now - begin >= settings().stream_patience, "it waits in its own right");
+}
+
+#[test]
+fn patience_ends_early_where_what_waits_takes_the_memory_of_others() {
+    let mut bench = Bench::new();
+    bench.submit(0, &[said("z", 1)]);
+    assert!(answer_crowded(&mut bench).is_some());
+    let begin = bench.now;
+    for i in 0..12 {
+        bench.submit(0, &[("a", START_NS + i, "x".repeat(settings().max_waiting_bytes as usize / 10))]);
+    }
+    assert_eq!(settle(&mut bench, 13).0, 1);
+    assert!(bench.now - begin < settings().stream_patience / 10, "{:?}", bench.now - begin);
 }
