@@ -8,6 +8,7 @@ mod http;
 mod model;
 mod simulation;
 
+use super::limits::Limits;
 use super::shard::ShardSettings;
 use super::streams::StreamLimits;
 use crate::fanout::{Delivery, Payload, Reply, Verdict};
@@ -70,6 +71,7 @@ fn settings() -> ShardSettings {
         max_retry_after: Duration::from_mins(1),
         park_probe: Duration::from_secs(15),
         stream_limits: StreamLimits { rate: 2_000, burst: 8_000 },
+        limits: Limits::default(),
         stream_patience: Duration::from_secs(30),
         max_waiting_bytes: 1 << 20,
         can_ask: true,

@@ -148,7 +148,7 @@ impl Path {
             let payload = Payload::Logs(block);
             let reply = Reply(self.sender.clone());
             let delivery = Delivery { agent: self.agent.clone(), seq, sent_before: false, payload, reply };
-            self.build.measure(|| self.shard.submit(delivery, now));
+            self.build.measure(|| self.shard.submit(delivery, now, START_NS));
             while seq.0 as usize - self.settled >= AHEAD {
                 self.step(now);
             }
