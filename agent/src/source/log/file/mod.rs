@@ -27,6 +27,9 @@
 //!
 //! # What the kernel leaves
 //!
+//! What is open at the end of a rotated file, half of a container's line or an event of several lines, goes on in the
+//! file that took its path.
+//!
 //! Half a line is an entry of its own where a look after the wait for more still finds nothing more; time in which the
 //! thread did not get to look is no silence. What is rotated out of the directory's history before anybody looked is
 //! lost uncounted.
@@ -37,8 +40,10 @@
 //! for grown. A file on a file system that does not tell when inodes were made, removed and replaced by one with the
 //! same number and the same beginning while the agent does not run, is taken for the old one.
 
+mod carry;
 mod discover;
 mod events;
+mod followed;
 mod identity;
 mod known;
 mod missing;
@@ -86,6 +91,8 @@ pub struct Status {
     pub missing: usize,
     /// Delivery has no room: files wait.
     pub waiting: bool,
+    /// Files that the agent may not read; at most 32 of them.
+    pub unreadable: Vec<String>,
     /// All of them, those with most that is unread first; at most a thousand.
     pub files: Vec<FileStatus>,
 }
@@ -123,7 +130,12 @@ pub struct Followed {
     pub labels: Vec<(String, String)>,
     /// What is made of its bytes, where that is not what the input says.
     pub shape: Option<shape::Settings>,
+    /// All this in bytes, for the next start.
+    pub note: Vec<u8>,
 }
+
+/// Makes what was told of a file out of its note and the input's shape; none if the note is of another format.
+pub type Remade = fn(&[u8], &shape::Settings) -> Option<Followed>;
 
 /// Tells the thread which files to read for an input that has no patterns of its own.
 #[derive(Clone)]
@@ -197,6 +209,7 @@ pub(super) struct Parts {
     pub(super) configuration: u64,
     pub(super) registry: Registry,
     pub(super) shutdown: CancellationToken,
+    pub(super) remade: Remade,
 }
 
 /// The thread of files.

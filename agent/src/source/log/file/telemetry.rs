@@ -9,6 +9,7 @@ pub(super) struct Telemetry {
     pub(super) truncations: Counter,
     pub(super) recovered: Counter,
     pub(super) lost_bytes: Counter,
+    pub(super) unread_files: Counter,
     pub(super) files: Gauge,
     pub(super) open: Gauge,
     pub(super) lag_bytes: Gauge,
@@ -42,6 +43,11 @@ impl Telemetry {
             lost_bytes: registry.counter(
                 "pegel_log_lost_bytes_total",
                 "Bytes of log files that were known to be there and could not be read any more.",
+                &labels,
+            ),
+            unread_files: registry.counter(
+                "pegel_log_unread_files_total",
+                "Log files of containers that were gone before they could be read.",
                 &labels,
             ),
             files: registry.gauge("pegel_log_files", "Log files that are known.", &labels),
