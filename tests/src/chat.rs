@@ -18,7 +18,7 @@ pub struct Chat {
 
 /// The line of a number in a life; `tests/workload/workload.rs` has the same.
 pub fn line(life: usize, number: u64) -> String {
-    let words = if number % 50 == 49 { 4_000 } else { 4 };
+    let words = if number % 50 == 49 { 2_500 } else { 4 };
     let mut text = format!("life {life} line {number:08}");
     for word in 0..words {
         let word = ((number << 20) | word).wrapping_mul(0x9e37_79b9_7f4a_7c15) as u32;
