@@ -61,7 +61,7 @@ impl Thread {
             generation.tail = Tail::of(&bytes[at..at + of_it]);
             generation.last_ns = shaped.last_ns;
             if let Some(reading) = &mut generation.reading {
-                (reading.partial_since, reading.mark) = (None, None);
+                reading.partial_since = None;
             }
             if id == next {
                 self.known_better(next, &begins);
