@@ -6,7 +6,7 @@
 
 use super::checkpoints::Checkpoints;
 use super::origin::{Origin, Range};
-use crate::intake::{Ended, LogIntake};
+use crate::intake::LogIntake;
 use crate::source::clock::system_wall_ns;
 use pegel_proto::batch::Logs;
 use pegel_proto::logs::BlockBuilder;
@@ -79,6 +79,7 @@ impl Cutter {
                 last.to_cursor = range.to_cursor;
                 last.last_ns = range.last_ns;
                 last.entries += range.entries;
+                last.joined |= range.joined;
             }
             _ => self.ranges.push(range),
         }
@@ -145,14 +146,6 @@ impl Cutter {
     /// The checkpoints.
     pub fn checkpoints(&self) -> &Arc<Checkpoints> {
         &self.checkpoints
-    }
-
-    /// Ends the block and hands it over; waits while delivery has no room.
-    pub async fn cut(&mut self) -> Result<(), Ended> {
-        match self.finish() {
-            Some(logs) => self.intake.offer(logs).await,
-            None => Ok(()),
-        }
     }
 }
 

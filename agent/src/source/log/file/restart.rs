@@ -1,6 +1,6 @@
 //! The start: sources of the checkpoints are found again, and blocks that may have been sent before are built again.
 
-use super::discover::{Found, discover};
+use super::discover::discover;
 use super::identity::{Kind, Stat, beginning, begins_as};
 use super::known::{Content, FileId, Generation};
 use super::missing::goes_on;
@@ -45,7 +45,7 @@ impl Thread {
             sources.sort_by_key(|(source, _)| *source);
             sources.dedup_by_key(|(source, _)| *source);
             let found = if self.inputs[input].fed {
-                Found::default()
+                self.take_up(input, &sources)
             } else {
                 discover(&self.inputs[input].settings, Path::new("/"))
             };
@@ -202,17 +202,20 @@ impl Thread {
     fn build_again(&mut self, intended: &Origin) {
         self.cutter.begin_again(intended.base_ns);
         let mut lost = 0;
-        for (nth, range) in intended.ranges.iter().enumerate() {
-            let Some(left) = self.shape_again(range, intended.base_ns) else {
-                lost += u64::from(range.entries);
-                // Whatever becomes of the source, its place is behind what is counted as lost.
-                self.checkpoints.pass(vec![range.clone()]);
+        let mut left = intended.ranges.as_slice();
+        while !left.is_empty() {
+            let joined = left.iter().take_while(|range| range.joined).count() + 1;
+            let (ranges, behind) = left.split_at(joined.min(left.len()));
+            left = behind;
+            let Some(over) = self.shape_again(ranges, intended.base_ns) else {
+                lost += ranges.iter().map(|range| u64::from(range.entries)).sum::<u64>();
+                // Whatever becomes of the sources, their places are behind what is counted as lost.
+                self.checkpoints.pass(ranges.to_vec());
                 continue;
             };
-            if let Some(left) = left {
+            if !over.is_empty() {
                 // A block of its own for what did not fit, with the same base time.
-                let ranges =
-                    std::iter::once(left).chain(intended.ranges[nth + 1..].iter().cloned()).collect();
+                let ranges = over.into_iter().chain(left.iter().cloned()).collect();
                 let mut rest = Origin { intent: 0, ranges, ..intended.clone() };
                 self.checkpoints.intend(&mut rest);
                 self.outstanding.push_front(rest);
@@ -236,23 +239,34 @@ impl Thread {
         }
     }
 
-    /// Shapes a range again. None if its bytes are not there; else what of it did not fit the block: more is made of
-    /// the bytes than before, by another configuration or because what a rate limit had left out is let through.
-    fn shape_again(&mut self, range: &Range, base_ns: i64) -> Option<Option<Range>> {
-        let (id, generation) = self.by_source(range.source)?;
+    /// Shapes ranges again that are joined, or a single one. None if their bytes are not there; else what of them did
+    /// not fit the block: more is made of the bytes than before, by another configuration or because what a rate limit
+    /// had left out is let through.
+    fn shape_again(&mut self, ranges: &[Range], base_ns: i64) -> Option<Vec<Range>> {
+        let first = ranges.first()?;
+        let (_, generation) = self.by_source(first.source)?;
         let (input, label) = (usize::from(generation.input), generation.label.clone());
         if !self.inputs[input].is_ready(&label) {
             return None;
         }
-        let bytes = self.bytes_again(id, range)?;
+        let mut bytes = Vec::new();
+        for range in ranges {
+            let (id, _) = self.by_source(range.source)?;
+            let more = self.bytes_again(id, range)?;
+            if bytes.is_empty() {
+                bytes = more;
+            } else {
+                bytes.extend_from_slice(&more);
+            }
+        }
         let (labels, shaper) = self.inputs[input].shaping(&label);
         let mut at = 0;
-        let mut last_ns = range.floor_ns;
+        let mut last_ns = first.floor_ns;
         let mut entries = 0;
         while at < bytes.len() {
             let chunk = Chunk {
                 bytes: &bytes[at..],
-                offset: range.from + at as u64,
+                offset: first.from + at as u64,
                 base_ns,
                 floor_ns: last_ns,
                 end: End::Flush,
@@ -266,18 +280,43 @@ impl Thread {
                 break;
             }
         }
-        let border = range.from + at as u64;
-        self.cutter.cover(Range { to: border, last_ns, entries, ..range.clone() });
+        self.cover_again(ranges, at as u64, last_ns, entries);
         if at == bytes.len() {
-            return Some(None);
+            return Some(Vec::new());
         }
         if at == 0 && self.cutter.is_empty() {
-            tracing::error!(path = %label.display(), offset = range.from, "an entry does not fit a block of its own: lost");
+            tracing::error!(path = %label.display(), offset = first.from, "an entry does not fit a block of its own: lost");
             return None;
         }
         tracing::warn!(path = %label.display(), "a block can't be built again as it was; some lines may be repeated");
-        let entries = range.entries.saturating_sub(entries);
-        Some(Some(Range { from: border, floor_ns: last_ns, entries, ..range.clone() }))
+        Some(behind(ranges, at as u64, last_ns, entries))
+    }
+
+    /// Says what was shaped again: so many bytes of the ranges, from the first one's beginning on.
+    fn cover_again(&mut self, ranges: &[Range], bytes: u64, last_ns: i64, entries: u32) {
+        let intended: u64 = ranges.iter().map(|range| range.to - range.from).sum();
+        let made = ranges.iter().map(|range| range.entries).sum::<u32>();
+        let as_it_was = intended == bytes
+            && made == entries
+            && ranges.last().is_some_and(|range| range.last_ns == last_ns);
+        if as_it_was {
+            ranges.iter().for_each(|range| self.cutter.cover(range.clone()));
+            return;
+        }
+        let (mut left, mut entries) = (bytes, Some(entries));
+        for (nth, range) in ranges.iter().enumerate() {
+            let of_it = left.min(range.to - range.from);
+            left -= of_it;
+            let joined = range.joined && left > 0;
+            let is_last = !joined || nth + 1 == ranges.len();
+            self.cutter.cover(Range {
+                to: range.from + of_it,
+                last_ns: if is_last { last_ns } else { range.floor_ns },
+                entries: if is_last { entries.take().unwrap_or(0) } else { 0 },
+                joined,
+                ..range.clone()
+            });
+        }
     }
 
     /// The bytes of a range, wherever its generation is by now: under another name, removed and open, in a copy.
@@ -314,6 +353,21 @@ impl Thread {
         }
         None
     }
+}
+
+/// What lies behind so many bytes of ranges, of which so many entries were made up to `last_ns`.
+fn behind(ranges: &[Range], mut bytes: u64, last_ns: i64, entries: u32) -> Vec<Range> {
+    let mut entries = ranges.iter().map(|range| range.entries).sum::<u32>().saturating_sub(entries);
+    let mut left = Vec::new();
+    for range in ranges {
+        let of_it = bytes.min(range.to - range.from);
+        bytes -= of_it;
+        if range.from + of_it < range.to {
+            let entries = std::mem::take(&mut entries);
+            left.push(Range { from: range.from + of_it, floor_ns: last_ns, entries, ..range.clone() });
+        }
+    }
+    left
 }
 
 /// The bytes of a range of a plain file, all of them or none.
