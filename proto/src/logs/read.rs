@@ -69,8 +69,8 @@ impl Buffers {
 
 /// A block, decompressed and checked. What it says can be used as it is.
 ///
-/// Its payload ends with the lines in the order of the entries, with nothing between them; before them are the values
-/// of metadata, in that order too.
+/// Its payload ends with the lines in the order of the entries, each with a line feed; before them are the values of
+/// metadata, in that order too.
 #[derive(Debug)]
 pub struct DecodedBlock {
     buffers: Buffers,
@@ -144,7 +144,7 @@ impl Header {
         if raw > MAX_BLOCK_RAW_BYTES as u64 {
             return Err(BlockError::TooMuch("bytes"));
         }
-        // Each entry takes two bytes at least, a time and a length: what is reserved follows what is there.
+        // Each entry takes two bytes at least, a time and the end of its line: what is reserved follows what is there.
         if 2 * entries > raw {
             return Err(BlockError::Short("its columns"));
         }
@@ -243,6 +243,7 @@ impl DecodedBlock {
             let at = if count > 0 { pairs[from].1.at } else { values_at };
             let cost = size_of::<Entry>()
                 + entry.line.len as usize
+                + 1
                 + (values_at - at) as usize
                 + count * size_of::<(u32, Span)>();
             let Some(left) = bytes.checked_sub(cost) else { break };

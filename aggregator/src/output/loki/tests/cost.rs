@@ -2,7 +2,7 @@
 //!
 //! `cargo test --release -p pegel-aggregator --lib loki::tests::cost -- --ignored --nocapture` prints CPU milliseconds a
 //! MiB of columns for each stage, page faults, and the same for what can't be avoided: to decompress into a buffer that
-//! is there, and to compress for Loki.
+//! is there, and to compress for Loki. Faults of `encode` are those of its buffers' first growth.
 
 use super::super::answer::{Exchange, Meaning, Response};
 use super::super::encode::RequestEncoder;
