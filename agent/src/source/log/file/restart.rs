@@ -7,12 +7,14 @@ use super::missing::goes_on;
 use super::packed::Packed;
 use super::read::Opened;
 use super::thread::Thread;
+use super::trouble::may_not;
 use crate::source::log::checkpoints::{Described, SourceId, SourceKind};
 use crate::source::log::origin::{Origin, Range};
 use crate::source::log::shape::{Chunk, End};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::{DirEntryExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,6 +126,7 @@ impl Thread {
             after: None,
             copy_of: None,
             queued: false,
+            trouble: None,
             reading: None,
         };
         if let Some((path, stat)) = whereabouts(&generation, listings)
@@ -131,7 +134,7 @@ impl Thread {
                 .known
                 .of_inode(input, &stat)
                 .is_none_or(|id| !self.known.generation(id).is_some_and(|g| g.is(&stat)))
-            && is_still(&path, &stat, &generation)
+            && is_still(self.open_file(&path), &stat, &generation)
         {
             let path: Arc<Path> =
                 if *path == *generation.label { generation.label.clone() } else { path.into() };
@@ -267,7 +270,7 @@ impl Thread {
             if let Some(nth) = self.missing.iter().position(|missing| missing.id == id)
                 && !self.search(nth)
             {
-                return None;
+                return self.copied(id, range);
             }
             match self.try_open(id) {
                 Opened::Yes => {}
@@ -297,7 +300,7 @@ impl Thread {
 }
 
 /// The bytes of a range of a plain file, all of them or none.
-fn plain_bytes(file: &File, range: &Range) -> Option<Vec<u8>> {
+pub(super) fn plain_bytes(file: &File, range: &Range) -> Option<Vec<u8>> {
     if file.metadata().ok()?.len() < range.to {
         return None;
     }
@@ -342,8 +345,12 @@ fn whereabouts(generation: &Generation, listings: &mut Listings) -> Option<(Path
 }
 
 /// Whether an inode still holds what a generation had.
-fn is_still(path: &Path, stat: &Stat, generation: &Generation) -> bool {
-    let Ok(file) = File::open(path) else { return false };
+fn is_still(opened: io::Result<File>, stat: &Stat, generation: &Generation) -> bool {
+    let file = match opened {
+        Ok(file) => file,
+        // It is compared when it can be read.
+        Err(error) => return may_not(&error) && stat.bytes >= generation.offset,
+    };
     if generation.kind == SourceKind::File {
         return goes_on(&file, stat, generation);
     }

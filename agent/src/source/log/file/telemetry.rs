@@ -9,8 +9,10 @@ pub(super) struct Telemetry {
     pub(super) truncations: Counter,
     pub(super) recovered: Counter,
     pub(super) lost_bytes: Counter,
+    pub(super) lost_files: Counter,
     pub(super) files: Gauge,
     pub(super) open: Gauge,
+    pub(super) unreadable: Gauge,
     pub(super) lag_bytes: Gauge,
     pub(super) lag_seconds: Gauge,
 }
@@ -44,8 +46,19 @@ impl Telemetry {
                 "Bytes of log files that were known to be there and could not be read any more.",
                 &labels,
             ),
+            lost_files: registry.counter(
+                "pegel_log_lost_files_total",
+                "Log files that were given up before they were read to their end, also where it is not known how much \
+                 was left.",
+                &labels,
+            ),
             files: registry.gauge("pegel_log_files", "Log files that are known.", &labels),
             open: registry.gauge("pegel_log_open_files", "Log files that are open.", &labels),
+            unreadable: registry.gauge(
+                "pegel_log_unreadable_files",
+                "Log files that can't be opened or read; the agent's log names each with the reason.",
+                &labels,
+            ),
             lag_bytes: registry.gauge(
                 "pegel_log_lag_bytes",
                 "Bytes of log files that are not read yet.",

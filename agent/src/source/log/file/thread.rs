@@ -1,5 +1,7 @@
 //! The thread's turn: wait, hear what changed, hand over what waits, read.
 
+use super::copies::Copied;
+use super::departed::Aliases;
 use super::identity::{Stat, Tail};
 use super::known::{FileId, Generation, Known};
 use super::missing::Missing;
@@ -16,7 +18,7 @@ use pegel_runtime::metrics::Registry;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
@@ -71,6 +73,8 @@ pub(super) struct InputState {
     pub(super) left: HashMap<Arc<Path>, FileId>,
     /// The last timestamp of each stream, whichever generation it was of.
     pub(super) floors: HashMap<Arc<Path>, i64>,
+    /// Paths of which a generation was forgotten, since then.
+    pub(super) departed: VecDeque<(Instant, Arc<Path>)>,
 }
 
 pub(super) struct FollowedState {
@@ -113,8 +117,7 @@ pub(super) struct Thread {
     pub(super) inputs: Vec<InputState>,
     pub(super) known: Known,
     pub(super) missing: Vec<Missing>,
-    /// Real paths of files that are found by a link.
-    pub(super) aliases: HashMap<PathBuf, Arc<Path>>,
+    pub(super) aliases: Aliases,
     /// Generations that may have something to read.
     pub(super) queue: VecDeque<FileId>,
     /// And those that have to wait for the next tick.
@@ -135,8 +138,8 @@ pub(super) struct Thread {
     pub(super) started_at: Instant,
     pub(super) registry: Registry,
     pub(super) pace: Pace,
-    /// Since when a file is taken for a copy that grows.
-    pub(super) copies: HashMap<FileId, Instant>,
+    /// Files that may be copies.
+    pub(super) copies: HashMap<FileId, Copied>,
     /// The generations of the sources of outstanding blocks.
     pub(super) by_source: HashMap<SourceId, FileId>,
     /// Files that changed before this were looked at.
@@ -150,6 +153,9 @@ pub(super) struct Thread {
     next_scan: Instant,
     shutdown: CancellationToken,
     shared: Arc<Shared>,
+    /// Inodes that may not be opened: tests run as root, who may.
+    #[cfg(test)]
+    pub(super) refused: HashSet<u64>,
 }
 
 /// What came of a generation's turn.
@@ -183,13 +189,14 @@ impl Thread {
                 followed: HashMap::new(),
                 left: HashMap::new(),
                 floors: HashMap::new(),
+                departed: VecDeque::new(),
             })
             .collect();
         let mut thread = Self {
             known: Known::new(inputs.len()),
             inputs,
             missing: Vec::new(),
-            aliases: HashMap::new(),
+            aliases: Aliases::default(),
             queue: VecDeque::new(),
             later: Vec::new(),
             open: HashSet::new(),
@@ -215,6 +222,8 @@ impl Thread {
             next_scan: now + SCAN_EVERY,
             shutdown: parts.shutdown,
             shared,
+            #[cfg(test)]
+            refused: super::tests::REFUSED_AT_START.get().into_iter().collect(),
         };
         thread.begin();
         thread
@@ -384,15 +393,17 @@ impl Thread {
             self.tick_open(id);
         }
         self.search_missing(now);
+        self.forget_departed(now);
         self.gauge(now);
     }
 
     fn gauge(&self, now: Instant) {
-        let mut sums = vec![(0_u32, 0_u32, 0_u64, Duration::ZERO); self.inputs.len()];
+        let mut sums = vec![(0_u32, 0_u32, 0_u64, Duration::ZERO, 0_u32); self.inputs.len()];
         for generation in self.known.iter() {
             let sum = &mut sums[usize::from(generation.input)];
             sum.0 += 1;
             sum.2 += generation.unread();
+            sum.4 += u32::from(generation.trouble.is_some());
             if let Some(reading) = &generation.reading {
                 sum.1 += 1;
                 if let Some((_, since)) = reading.mark {
@@ -400,9 +411,10 @@ impl Thread {
                 }
             }
         }
-        for (input, (files, open, bytes, lag)) in self.inputs.iter().zip(sums) {
+        for (input, (files, open, bytes, lag, unreadable)) in self.inputs.iter().zip(sums) {
             input.telemetry.files.set(f64::from(files));
             input.telemetry.open.set(f64::from(open));
+            input.telemetry.unreadable.set(f64::from(unreadable));
             input.telemetry.lag_bytes.set(bytes as f64);
             input.telemetry.lag_seconds.set(lag.as_secs_f64());
         }
@@ -447,6 +459,7 @@ impl Thread {
             lag_seconds: mark.map_or(0.0, |(_, at)| now.saturating_duration_since(at).as_secs_f64()),
             state: match generation {
                 _ if missing => "missing",
+                Generation { trouble: Some(_), .. } => "unreadable",
                 Generation { copy_of: Some(_), .. } => "copy",
                 Generation { kind: SourceKind::Gzip | SourceKind::Zstd, .. } => "compressed",
                 Generation { path: None, .. } => "removed",
@@ -476,6 +489,7 @@ impl Thread {
             after: None,
             copy_of: None,
             queued: false,
+            trouble: None,
             reading: None,
         }
     }
