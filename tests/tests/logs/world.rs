@@ -50,11 +50,19 @@ impl World {
         let dir = site.dir().join("files");
         std::fs::create_dir_all(&dir).expect("a directory");
         let base = url(&loki.url());
-        let aggregator = site.aggregator_with("one", &outputs(&base, Some(&loki.url()))).await;
+        let status = "status: {listen: \"127.0.0.1:0\", address_file: status.address}\n";
+        let yaml = outputs(&base, Some(&loki.url())) + status;
+        let aggregator = site.aggregator_with("one", &yaml).await;
         let setup = AgentSetup { logs: Some(files_of(&dir, more)), ..AgentSetup::default() };
         let mut agent = site.agent("web-1", &[aggregator.address()], change(setup));
         agent.start().await;
         Some(Self { site, loki, aggregator, agent, dir })
+    }
+
+    /// Where the first aggregator's page is.
+    pub fn page(&self) -> String {
+        let address = std::fs::read_to_string(self.site.dir().join("one/status.address")).unwrap_or_default();
+        format!("http://{}", address.trim())
     }
 
     /// A path for a log file.

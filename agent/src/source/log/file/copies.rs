@@ -9,10 +9,11 @@ use super::identity::{PRINT_BYTES, Stat, TAIL_BYTES, Tail, beginning, begins_as,
 use super::known::{Content, FileId, Generation};
 use super::thread::{Thread, Visit};
 use super::trouble::is_gone;
+use super::unseen::Rotated;
 use crate::source::log::checkpoints::{Place, Print};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,12 +52,11 @@ impl Was {
 impl Thread {
     /// The generation that a new file may be a copy of, by its name: one that is there, or is looked for.
     pub(super) fn original_of(&self, input: usize, path: &Path) -> Option<FileId> {
-        let mut original = shorter_names(path).filter_map(|shorter| {
-            let known = self.known.at(input, path.with_file_name(shorter).as_path());
+        original_paths(path).into_iter().find_map(|path| {
+            let known = self.known.at(input, &path);
             let known = known.filter(|id| self.known.generation(*id).is_some_and(|g| g.copy_of.is_none()));
-            known.or_else(|| self.missing_at(input, &path.with_file_name(shorter)).map(|was| was.id))
-        });
-        original.next_back()
+            known.or_else(|| self.missing_at(input, &path).map(|was| was.id))
+        })
     }
 
     /// The generation that was at a path and is looked for, the last one if there were several.
@@ -156,8 +156,7 @@ impl Thread {
         let by_id = self.missing.iter().find(|missing| Some(missing.id) == copy_of);
         let mut of: Vec<Was> =
             by_id.map(|missing| Was::of(missing.id, &missing.generation)).into_iter().collect();
-        let shorter = shorter_names(path).rev().map(|name| path.with_file_name(name));
-        of.extend(shorter.filter_map(|path| self.missing_at(input, &path)));
+        of.extend(original_paths(path).iter().filter_map(|path| self.missing_at(input, path)));
         of.into_iter().any(|was| self.settle_copy(id, was))
     }
 
@@ -199,11 +198,15 @@ impl Thread {
     }
 }
 
-/// The names that a rotated file's may go on from, shortest first: `app.log` and `app` for `app.log.1`.
-fn shorter_names(path: &Path) -> impl DoubleEndedIterator<Item = &str> {
+/// The paths that a copy may have been made from, by its name, the likeliest first: `app.log` for `app-20260101.log`,
+/// `app.log` and `app` for `app.log.1`.
+fn original_paths(path: &Path) -> Vec<PathBuf> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let ends = name.char_indices().filter(|(at, c)| *at > 0 && matches!(c, '.' | '-' | '_'));
-    ends.map(|(at, _)| &name[..at])
+    let ends = name.char_indices().filter(|(at, c)| *at > 0 && matches!(c, '.' | '-' | '_')).rev();
+    let ending = name.rfind('.').map_or("", |at| &name[at..]);
+    let without = ends.clone().map(|(at, _)| format!("{}{ending}", &name[..at]));
+    let without = without.filter(|other| Rotated::of(other.as_bytes(), name.as_bytes()).is_some());
+    without.chain(ends.map(|(at, _)| name[..at].to_owned())).map(|name| path.with_file_name(name)).collect()
 }
 
 /// How a generation's content begins, if it can be read.

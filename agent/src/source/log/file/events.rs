@@ -302,7 +302,7 @@ impl Thread {
             self.checkpoints.put(fresh.source, Place { last_ns, ..Place::default() });
             fresh.reading = reading.map(|mut reading| {
                 reading.compared = false;
-                (reading.partial_since, reading.mark) = (None, None);
+                reading.partial_since = None;
                 reading
             });
             let fresh = self.known.add(fresh);
@@ -334,7 +334,9 @@ impl Thread {
             let Some(path) = generation.path.clone() else { continue };
             match Stat::of(&path) {
                 Ok(stat) if generation.is(&stat) => {
-                    if stat.bytes != generation.bytes && !generation.queued {
+                    if generation.queued {
+                        self.look(id);
+                    } else if stat.bytes != generation.bytes {
                         self.activate(id);
                     }
                 }

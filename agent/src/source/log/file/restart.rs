@@ -67,6 +67,7 @@ impl Thread {
                 let mut labels: Vec<Arc<Path>> = last.keys().cloned().collect();
                 labels.sort();
                 for label in labels {
+                    self.count_removed(input, &label, last[&label]);
                     self.unseen(input, &label, &mut last, since, true);
                 }
             }
@@ -123,6 +124,7 @@ impl Thread {
             last_ns: place.last_ns,
             tail: super::identity::Tail::default(),
             bytes: place.offset,
+            wait: None,
             after: None,
             copy_of: None,
             queued: false,

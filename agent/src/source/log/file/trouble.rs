@@ -69,12 +69,12 @@ impl Thread {
             tracing::debug!(path = %generation.label.display(), %error, "no descriptor for a log file; it is tried again");
             return;
         }
+        let now = Instant::now();
         // How much of it waits is known all the same.
         let stat = generation.path.as_ref().and_then(|path| Stat::of(path).ok());
         if let Some(stat) = stat.filter(|stat| generation.kind == SourceKind::File && generation.is(stat)) {
-            generation.bytes = stat.bytes;
+            generation.saw(stat.bytes, now);
         }
-        let now = Instant::now();
         let path = generation.path.as_ref().unwrap_or(&generation.label);
         if generation.trouble.is_none() {
             tracing::warn!(
