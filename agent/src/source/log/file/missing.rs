@@ -141,7 +141,9 @@ impl Thread {
                 continue;
             }
             let missing = &self.missing[nth];
-            if age >= if missing.unread > 0 { LOOK_FOR } else { LOOK_FOR_MAYBE } {
+            // Removed with all that was beside it, as a container's files are.
+            let nowhere = due && self.directories(&missing.generation).iter().all(|dir| !dir.exists());
+            if nowhere || age >= if missing.unread > 0 { LOOK_FOR } else { LOOK_FOR_MAYBE } {
                 let given_up = self.missing.swap_remove(nth);
                 self.give_up(&given_up);
                 continue;
@@ -162,6 +164,9 @@ impl Thread {
             );
         }
         self.checkpoints.forget(missing.generation.source);
+        if missing.generation.trouble.is_some() {
+            self.unreadable.remove(&missing.generation.label);
+        }
         self.settle_copies(Was::of(missing.id, &missing.generation));
         self.departs(usize::from(missing.generation.input), &missing.generation.label);
     }

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What is read of one file before the next one's turn.
-const READ_BYTES: usize = 256 << 10;
+pub(super) const READ_BYTES: usize = 256 << 10;
 /// The most that is read where an entry does not end; the shaper makes entries of so much in any case.
 const READ_MOST_BYTES: usize = (1 << 20) + (64 << 10);
 /// What is left at the end though more comes is an entry after so many times the wait for more.
@@ -58,7 +58,13 @@ impl Thread {
         }
         if let Some(before) = after {
             if self.holds_back(before) {
-                return Visit::Waits;
+                self.carry_over(id);
+                if self.pending.is_some() {
+                    return Visit::More;
+                }
+                if self.holds_back(before) {
+                    return Visit::Waits;
+                }
             }
             let floor = self.last_ns_of(before);
             if let Some(generation) = self.known.generation_mut(id) {
@@ -203,7 +209,7 @@ impl Thread {
     }
 
     /// More of a generation's beginning is there than when it was looked at.
-    fn known_better(&mut self, id: FileId, begins: &[u8]) {
+    pub(super) fn known_better(&mut self, id: FileId, begins: &[u8]) {
         let Some(generation) = self.known.generation_mut(id) else { return };
         generation.print = print_of(begins);
         if generation.source != 0 {
@@ -259,6 +265,9 @@ impl Thread {
             partial_since: None,
             ended: false,
         }));
+        if !self.unreadable.is_empty() {
+            self.unreadable.remove(&generation.label);
+        }
         self.open.insert(id);
         Opened::Yes
     }
@@ -352,7 +361,10 @@ impl Thread {
             return;
         }
         if generation.path.is_some() {
-            return self.close(id);
+            if !self.stays_open(id) {
+                self.close(id);
+            }
+            return;
         }
         match self.locate(id).filter(|_| stat.links > 0) {
             Some(path) => {
@@ -372,10 +384,12 @@ impl Thread {
         if generation.source != 0 {
             self.checkpoints.forget(generation.source);
         }
-        if input.followed.get(&generation.label).is_some_and(|f| f.gone)
-            && self.known.at(usize::from(generation.input), &generation.label).is_none()
-        {
-            input.followed.remove(&generation.label);
+        let nth = usize::from(generation.input);
+        if self.inputs[nth].fed && !self.has_generation(nth, &generation.label) {
+            self.let_go(nth, &generation.label);
+        }
+        if generation.trouble.is_some() {
+            self.unreadable.remove(&generation.label);
         }
         self.settle_copies(Was::of(id, &generation));
         self.departs(usize::from(generation.input), &generation.label);

@@ -11,6 +11,7 @@ pub(super) struct Telemetry {
     pub(super) recovered: Counter,
     pub(super) lost_bytes: Counter,
     pub(super) lost_files: Counter,
+    pub(super) unread_files: Counter,
     pub(super) lost_generations: Counter,
     pub(super) files: Gauge,
     pub(super) open: Gauge,
@@ -52,6 +53,11 @@ impl Telemetry {
                 "pegel_log_lost_files_total",
                 "Log files that were given up before they were read to their end, also where it is not known how much \
                  was left.",
+                &labels,
+            ),
+            unread_files: registry.counter(
+                "pegel_log_unread_files_total",
+                "Log files of containers that were gone before they could be read.",
                 &labels,
             ),
             lost_generations: registry.counter(

@@ -21,6 +21,7 @@ use std::time::Instant;
 
 mod bounds;
 mod copies;
+mod followed;
 mod unreadable;
 
 thread_local! {
@@ -68,6 +69,7 @@ impl Agent {
             configuration: 1,
             registry: registry.clone(),
             shutdown: CancellationToken::new(),
+            remade: followed::remade,
         };
         let mut thread = Thread::new(parts, Shared::new());
         thread.pace = Pace {

@@ -4,6 +4,7 @@
 //! asks for waits for as long as it is there: nothing of it is lost, and it is read when that is possible. One that was
 //! rotated away to where it would not be found again is given up after [`LOOK_FOR`] and counted as lost.
 
+use super::followed::MAX_NAMED;
 use super::identity::Stat;
 use super::known::FileId;
 use super::missing::{LOOK_EVERY, LOOK_FOR};
@@ -80,9 +81,13 @@ impl Thread {
             tracing::warn!(
                 path = %path.display(),
                 %error,
-                "cannot read a log file: it is tried again, and the next one of its name does not wait for it; \
-                 let the agent's user read it, or exclude it"
+                "cannot read a log file: it is tried again, and the next one of its name does not wait for it. Give \
+                 the agent's user the file's group, or the agent the capability CAP_DAC_READ_SEARCH \
+                 (systemd/README.md), or exclude the file"
             );
+            if may_not(error) && self.unreadable.len() < MAX_NAMED {
+                self.unreadable.insert(generation.label.clone());
+            }
         }
         let trouble = generation.trouble.get_or_insert(Trouble { since: now, next: now });
         let age = now.saturating_duration_since(trouble.since);
@@ -106,6 +111,7 @@ impl Thread {
     pub(super) fn out_of_trouble(&mut self, id: FileId) {
         let Some(generation) = self.known.generation_mut(id) else { return };
         if generation.trouble.take().is_some() {
+            self.unreadable.remove(&generation.label);
             tracing::info!(path = %generation.label.display(), "a log file can be read again");
         }
     }
