@@ -19,6 +19,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
+mod across;
 mod bounds;
 mod copies;
 mod followed;
@@ -27,6 +28,8 @@ mod unreadable;
 thread_local! {
     /// An inode that an agent that is started may not open.
     pub(super) static REFUSED_AT_START: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+    /// What the input makes of its lines, if not what it makes by default.
+    static SHAPE: std::cell::RefCell<Option<shape::Settings>> = const { std::cell::RefCell::new(None) };
 }
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -50,7 +53,7 @@ fn input(include: &[String], start: Start) -> (Input, Settings) {
     let input = Input {
         name: "app".to_owned(),
         labels: BTreeMap::new(),
-        shape: shape::Settings::default(),
+        shape: SHAPE.with_borrow(|shape| shape.clone().unwrap_or_default()),
         kind: crate::source::log::settings::InputKind::Files(files.clone()),
     };
     (input, files)
