@@ -3,6 +3,7 @@
 
 mod faults;
 mod kills;
+mod pushed;
 mod rotation;
 mod world;
 mod writers;
