@@ -16,6 +16,7 @@
 use crate::fanout::{Output, Tap};
 use crate::status::RejectLog;
 use crate::symbols::Symbols;
+use pegel_proto::logs::BlockPool;
 use pegel_runtime::metrics::Registry;
 use pegel_runtime::tls::ReceiverTls;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -173,6 +174,8 @@ struct Shared {
     context: Context,
     counters: Counters,
     budgets: Budgets,
+    /// Reads blocks of log entries.
+    blocks: BlockPool,
     drain: CancellationToken,
 }
 
@@ -194,6 +197,7 @@ impl Receiver {
         let shared = Arc::new(Shared {
             counters: Counters::new(&context.registry, &context.sessions),
             budgets: Budgets::new(context.settings.tenant_budget_bytes),
+            blocks: BlockPool::new(),
             drain: CancellationToken::new(),
             context,
         });
@@ -218,7 +222,10 @@ impl Receiver {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                _ = ticks.tick() => self.close_expired(),
+                _ = ticks.tick() => {
+                    self.close_expired();
+                    self.shared.blocks.trim();
+                }
                 Ok(()) = changes.changed() => self.certificates_changed(),
             }
         }

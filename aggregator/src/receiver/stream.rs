@@ -12,7 +12,7 @@ use pegel_proto::batch::{BatchSeq, Outcome, Signal};
 use pegel_proto::caps;
 use pegel_proto::codec::DecoderLimits;
 use pegel_proto::framing::{FrameReader, FramingError, write_frame};
-use pegel_proto::logs::DecodedBlock;
+use pegel_proto::logs::BlockPool;
 use pegel_proto::wire::{self, AckWriter, Acked, close};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ enum FrameDecoder {
     /// Samples, with the stream's state.
     Metrics(Box<StreamDecoder>),
     /// Log entries: each block stands alone.
-    Logs,
+    Logs(BlockPool),
 }
 
 impl FrameDecoder {
@@ -73,7 +73,7 @@ impl FrameDecoder {
         let why = |error: &dyn std::fmt::Display| StreamError::Decode(error.to_string());
         match self {
             Self::Metrics(decoder) => Ok(Payload::Metrics(decoder.decode(frame).map_err(|e| why(&e))?)),
-            Self::Logs => Ok(Payload::Logs(Arc::new(DecodedBlock::read(frame).map_err(|e| why(&e))?))),
+            Self::Logs(blocks) => Ok(Payload::Logs(Arc::new(blocks.read(frame).map_err(|e| why(&e))?))),
         }
     }
 }
@@ -158,7 +158,7 @@ async fn serve(
         max_samples: caps::MAX_BATCH_SAMPLES,
     };
     let decoder = match output.announcement().signal {
-        Signal::Logs => FrameDecoder::Logs,
+        Signal::Logs => FrameDecoder::Logs(shared.blocks.clone()),
         Signal::Metrics | Signal::Traces => FrameDecoder::Metrics(Box::new(StreamDecoder::new(
             shared.context.symbols.clone(),
             &info.identity,

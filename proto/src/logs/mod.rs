@@ -2,12 +2,15 @@
 //!
 //! A block is self-contained: a header that says how much is in it, and one zstd frame of columns
 //! (`docs/wire/logs.md` has the bytes). [`BlockBuilder`] writes blocks without an allocation an entry;
-//! [`DecodedBlock`] reads one with every length checked before it is used, so that a block from a peer may be anything.
+//! [`DecodedBlock`] reads one with every length checked before it is used, so that a block from a peer may be anything;
+//! [`BlockPool`] reads many, with buffers that are used again.
 //!
 //! The order of entries in a block is the order in which they were collected. An entry's index in it is what rejections
 //! count by.
 
 mod build;
+mod columns;
+mod pool;
 mod read;
 mod varint;
 
@@ -15,6 +18,7 @@ mod varint;
 mod tests;
 
 pub use build::{BlockBuilder, KeyIndex, StreamIndex};
+pub use pool::BlockPool;
 pub use read::{BlockError, DecodedBlock, EntryView};
 
 use bytes::Bytes;

@@ -1,11 +1,11 @@
 //! Reading a block that may come from anybody.
 
-use super::{
-    BLOCK_VERSION, LogBlock, MAX_BLOCK_ENTRIES, MAX_BLOCK_KEYS, MAX_BLOCK_RAW_BYTES, MAX_BLOCK_STREAMS,
-    MAX_ENTRY_METADATA, MAX_LINE_BYTES, varint,
-};
-use crate::caps::{MAX_LABEL_NAME_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS};
+use super::columns::Columns;
+use super::pool::Shelf;
+use super::{BLOCK_VERSION, LogBlock, MAX_BLOCK_ENTRIES, MAX_BLOCK_RAW_BYTES, varint};
 use bytes::Bytes;
+use std::sync::Arc;
+use zstd::bulk::Decompressor;
 
 /// Why bytes are no block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,30 +32,62 @@ pub enum BlockError {
 
 /// A place in the payload.
 #[derive(Debug, Clone, Copy)]
-struct Span {
-    at: u32,
-    len: u32,
+pub(super) struct Span {
+    pub(super) at: u32,
+    pub(super) len: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
-    at_ns: i64,
-    line: Span,
-    stream: u32,
+pub(super) struct Entry {
+    pub(super) at_ns: i64,
+    pub(super) line: Span,
+    pub(super) stream: u32,
     /// The first of its metadata and how many pairs.
-    pairs: (u32, u32),
+    pub(super) pairs: (u32, u32),
+}
+
+/// A label's name and value.
+pub(super) type Label = (Span, Span);
+
+/// What a block holds its entries in.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    pub(super) payload: Vec<u8>,
+    pub(super) entries: Vec<Entry>,
+    /// Metadata: numbers of keys with values.
+    pub(super) pairs: Vec<(u32, Span)>,
+}
+
+impl Buffers {
+    /// What they take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.payload.capacity()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.pairs.capacity() * size_of::<(u32, Span)>()
+    }
 }
 
 /// A block, decompressed and checked. What it says can be used as it is.
+///
+/// Its payload ends with the lines in the order of the entries, each with a line feed; before them are the values of
+/// metadata, in that order too.
 #[derive(Debug)]
 pub struct DecodedBlock {
-    payload: Vec<u8>,
+    buffers: Buffers,
+    /// Where the buffers go when it is dropped.
+    shelf: Option<Arc<Shelf>>,
     /// The first label of each stream, and one more at the end.
     streams: Vec<u32>,
     labels: Vec<Label>,
     keys: Vec<Span>,
-    entries: Vec<Entry>,
-    pairs: Vec<(u32, Span)>,
+}
+
+impl Drop for DecodedBlock {
+    fn drop(&mut self) {
+        if let Some(shelf) = &self.shelf {
+            shelf.give(std::mem::take(&mut self.buffers));
+        }
+    }
 }
 
 /// One entry.
@@ -63,6 +95,12 @@ pub struct DecodedBlock {
 pub struct EntryView<'a> {
     block: &'a DecodedBlock,
     entry: &'a Entry,
+}
+
+impl Span {
+    fn end(self) -> u32 {
+        self.at + self.len
+    }
 }
 
 impl LogBlock {
@@ -78,10 +116,10 @@ impl LogBlock {
     }
 }
 
-struct Header {
-    entries: u32,
+pub(super) struct Header {
+    pub(super) entries: u32,
     raw_bytes: u32,
-    oldest_ns: i64,
+    pub(super) oldest_ns: i64,
     /// Where the zstd frame begins.
     body: usize,
 }
@@ -115,21 +153,54 @@ impl Header {
 }
 
 impl DecodedBlock {
-    /// Decompresses and checks a block's bytes.
+    /// Decompresses and checks a block's bytes. Those who read many have a [`super::BlockPool`].
     pub fn read(bytes: &[u8]) -> Result<Self, BlockError> {
+        Self::read_with(bytes, &mut Decompressor::new().map_err(|_| BlockError::Zstd)?, None)
+    }
+
+    /// Reads into buffers of a shelf, if there is one and the block is large enough.
+    pub(super) fn read_with(
+        bytes: &[u8],
+        zstd: &mut Decompressor<'_>,
+        shelf: Option<&Arc<Shelf>>,
+    ) -> Result<Self, BlockError> {
         let header = Header::read(bytes)?;
-        let raw = header.raw_bytes as usize;
-        // A frame that says a larger size than the header is not begun.
-        let mut payload = Vec::with_capacity(raw);
-        zstd::bulk::Decompressor::new()
-            .and_then(|mut zstd| zstd.decompress_to_buffer(&bytes[header.body..], &mut payload))
-            .map_err(|_| BlockError::Zstd)?;
-        if payload.len() != raw {
+        let (raw, entries) = (header.raw_bytes as usize, header.entries as usize);
+        let taken = shelf.and_then(|shelf| Some((shelf, shelf.take(raw, entries)?)));
+        let (shelf, mut buffers) = match taken {
+            Some((shelf, buffers)) => (Some(shelf.clone()), buffers),
+            None => (None, Buffers { payload: Vec::with_capacity(raw), ..Buffers::default() }),
+        };
+        // From here on the buffers go back, whatever is found.
+        let mut block = Self {
+            buffers: Buffers::default(),
+            shelf,
+            streams: Vec::new(),
+            labels: Vec::new(),
+            keys: Vec::new(),
+        };
+        let read = block.fill(&mut buffers, &bytes[header.body..], &header, zstd);
+        block.buffers = buffers;
+        read.map(|()| block)
+    }
+
+    fn fill(
+        &mut self,
+        buffers: &mut Buffers,
+        body: &[u8],
+        header: &Header,
+        zstd: &mut Decompressor<'_>,
+    ) -> Result<(), BlockError> {
+        let Buffers { payload, entries, pairs } = buffers;
+        // A frame never gets more than the buffer, which is hardly more than the header's size.
+        zstd.decompress_to_buffer(body, payload).map_err(|_| BlockError::Zstd)?;
+        if payload.len() != header.raw_bytes as usize {
             return Err(BlockError::Zstd);
         }
-        Columns { rest: &payload, whole: &payload }.read(&header).map(
-            |(streams, labels, keys, entries, pairs)| Self { payload, streams, labels, keys, entries, pairs },
-        )
+        let mut columns = Columns::new(payload);
+        (self.streams, self.labels) = columns.streams()?;
+        self.keys = columns.keys()?;
+        columns.read(header, self.stream_count(), self.keys.len(), entries, pairs)
     }
 
     /// How many streams it has.
@@ -145,80 +216,102 @@ impl DecodedBlock {
 
     /// Its entries, in order.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = EntryView<'_>> {
-        self.entries.iter().map(|entry| EntryView { block: self, entry })
+        self.buffers.entries.iter().map(|entry| EntryView { block: self, entry })
     }
 
     /// One of its entries.
     pub fn entry(&self, index: usize) -> Option<EntryView<'_>> {
-        Some(EntryView { block: self, entry: self.entries.get(index)? })
+        Some(EntryView { block: self, entry: self.buffers.entries.get(index)? })
     }
 
     /// Roughly what it takes in memory, in bytes.
     pub fn resident_bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.payload.len()
-            + size_of_val(self.entries.as_slice())
-            + size_of_val(self.pairs.as_slice())
-            + size_of_val(self.labels.as_slice())
+        size_of::<Self>() + self.buffers.bytes() + size_of_val(self.labels.as_slice())
     }
 
     /// A copy of its last entries: as many as take no more than so many bytes, and no more than `most`. Maybe none.
     #[must_use]
     pub fn last(&self, most: usize, mut bytes: usize) -> Self {
-        let cost = |entry: &Entry| {
+        let Buffers { payload, entries, pairs } = &self.buffers;
+        let mut first = entries.len();
+        let (mut first_pair, mut values_at) = (pairs.len(), pairs.last().map_or(0, |(_, value)| value.end()));
+        let values_end = values_at;
+        while first > 0 && entries.len() - first < most {
+            let entry = &entries[first - 1];
             let (from, count) = (entry.pairs.0 as usize, entry.pairs.1 as usize);
-            let pairs = &self.pairs[from..from + count];
-            let values: usize = pairs.iter().map(|(_, value)| value.len as usize).sum();
-            size_of::<Entry>() + entry.line.len as usize + values + size_of_val(pairs)
-        };
-        let mut first = self.entries.len();
-        while first > 0 && self.entries.len() - first < most {
-            let Some(left) = bytes.checked_sub(cost(&self.entries[first - 1])) else { break };
-            (bytes, first) = (left, first - 1);
+            // Values are copied with what is between them.
+            let at = if count > 0 { pairs[from].1.at } else { values_at };
+            let cost = size_of::<Entry>()
+                + entry.line.len as usize
+                + 1
+                + (values_at - at) as usize
+                + count * size_of::<(u32, Span)>();
+            let Some(left) = bytes.checked_sub(cost) else { break };
+            (bytes, first, values_at) = (left, first - 1, at);
+            if count > 0 {
+                first_pair = from;
+            }
         }
+        let (kept, pairs) = (&entries[first..], &pairs[first_pair..]);
+        let values = &payload[values_at as usize..values_end as usize];
+        let lines_at = kept.first().map_or(payload.len(), |entry| entry.line.at as usize);
+        let lines = &payload[lines_at..];
+
         let mut out = Self {
-            payload: Vec::new(),
+            buffers: Buffers::default(),
+            shelf: None,
             streams: vec![0],
             labels: Vec::new(),
-            keys: Vec::new(),
-            entries: Vec::new(),
-            pairs: Vec::new(),
+            keys: Vec::with_capacity(self.keys.len()),
         };
-        out.keys = self.keys.iter().map(|key| out.copy(self, *key)).collect();
+        let mut text = Vec::new();
+        let mut copy = |span: Span| {
+            let at = text.len() as u32;
+            text.extend_from_slice(&payload[span.at as usize..][..span.len as usize]);
+            Span { at, len: span.len }
+        };
+        out.keys.extend(self.keys.iter().map(|key| copy(*key)));
         let mut numbers = vec![None; self.stream_count()];
-        for entry in &self.entries[first..] {
+        let streams = kept.iter().map(|entry| {
             let old = entry.stream as usize;
-            let stream = *numbers[old].get_or_insert_with(|| {
-                for label in self.streams[old]..self.streams[old + 1] {
-                    let (name, value) = self.labels[label as usize];
-                    let copied = (out.copy(self, name), out.copy(self, value));
-                    out.labels.push(copied);
-                }
+            *numbers[old].get_or_insert_with(|| {
+                let labels = &self.labels[self.streams[old] as usize..self.streams[old + 1] as usize];
+                out.labels.extend(labels.iter().map(|(name, value)| (copy(*name), copy(*value))));
                 out.streams.push(out.labels.len() as u32);
                 out.streams.len() as u32 - 2
-            });
-            let (from, count) = (entry.pairs.0 as usize, entry.pairs.1 as usize);
-            let pairs = (out.pairs.len() as u32, count as u32);
-            for (key, value) in &self.pairs[from..from + count] {
-                let value = out.copy(self, *value);
-                out.pairs.push((*key, value));
-            }
-            let line = out.copy(self, entry.line);
-            out.entries.push(Entry { at_ns: entry.at_ns, line, stream, pairs });
-        }
+            })
+        });
+        let streams: Vec<u32> = streams.collect();
+        let mut whole = Vec::with_capacity(text.len() + values.len() + lines.len());
+        whole.extend_from_slice(&text);
+        whole.extend_from_slice(values);
+        whole.extend_from_slice(lines);
+        let (values_now, lines_now) = (text.len() as u32, (text.len() + values.len()) as u32);
+        let moved = |span: Span, from: u32, to: u32| Span { at: span.at - from + to, len: span.len };
+        out.buffers.pairs =
+            pairs.iter().map(|(key, value)| (*key, moved(*value, values_at, values_now))).collect();
+        let entries = kept.iter().zip(streams).map(|(entry, stream)| Entry {
+            at_ns: entry.at_ns,
+            line: moved(entry.line, lines_at as u32, lines_now),
+            stream,
+            pairs: if entry.pairs.1 > 0 {
+                (entry.pairs.0 - first_pair as u32, entry.pairs.1)
+            } else {
+                (0, 0)
+            },
+        });
+        out.buffers.entries = entries.collect();
+        out.buffers.payload = whole;
         out
     }
 
-    fn copy(&mut self, from: &Self, span: Span) -> Span {
-        let at = self.payload.len() as u32;
-        self.payload.extend_from_slice(&from.payload[span.at as usize..][..span.len as usize]);
-        Span { at, len: span.len }
+    fn bytes(&self, span: Span) -> &[u8] {
+        &self.buffers.payload[span.at as usize..][..span.len as usize]
     }
 
     fn text(&self, span: Span) -> &str {
-        let bytes = &self.payload[span.at as usize..][..span.len as usize];
         // Checked when it was read; checking again costs less than carrying a proof.
-        std::str::from_utf8(bytes).unwrap_or_default()
+        std::str::from_utf8(self.bytes(span)).unwrap_or_default()
     }
 }
 
@@ -240,184 +333,24 @@ impl<'a> EntryView<'a> {
 
     /// Its line's bytes, which are UTF-8: for those that copy them.
     pub fn line_bytes(&self) -> &'a [u8] {
-        &self.block.payload[self.entry.line.at as usize..][..self.entry.line.len as usize]
+        self.block.bytes(self.entry.line)
     }
 
     /// Its structured metadata.
     pub fn metadata(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> + use<'a> {
         let (from, count) = (self.entry.pairs.0 as usize, self.entry.pairs.1 as usize);
         let block = self.block;
-        block.pairs[from..from + count]
+        block.buffers.pairs[from..from + count]
             .iter()
             .map(move |(key, value)| (block.text(block.keys[*key as usize]), block.text(*value)))
     }
-}
 
-/// A label's name and value.
-type Label = (Span, Span);
-type Parts = (Vec<u32>, Vec<Label>, Vec<Span>, Vec<Entry>, Vec<(u32, Span)>);
-
-struct Columns<'a> {
-    rest: &'a [u8],
-    whole: &'a [u8],
-}
-
-impl Columns<'_> {
-    fn read(mut self, header: &Header) -> Result<Parts, BlockError> {
-        let count = header.entries as usize;
-        let (streams, labels) = self.streams()?;
-        let keys = self.keys()?;
-        let runs = self.number("runs")?;
-        if runs > count as u64 {
-            return Err(BlockError::TooMuch("runs"));
-        }
-        let mut entries = Vec::with_capacity(count);
-        let empty = Span { at: 0, len: 0 };
-        for _ in 0..runs {
-            let (stream, run) = (self.number("runs")?, self.number("runs")?);
-            if stream >= streams.len() as u64 - 1 {
-                return Err(BlockError::Inconsistent("an entry's stream is not described"));
-            }
-            if run == 0 || run > (count - entries.len()) as u64 {
-                return Err(BlockError::Inconsistent("its runs are not its entries"));
-            }
-            let entry = Entry { at_ns: 0, line: empty, stream: stream as u32, pairs: (0, 0) };
-            entries.resize(entries.len() + run as usize, entry);
-        }
-        if entries.len() != count {
-            return Err(BlockError::Inconsistent("its runs are not its entries"));
-        }
-        let mut at_ns = 0_i64;
-        for entry in &mut entries {
-            let delta = varint::take_signed(&mut self.rest).ok_or(BlockError::Short("its times"))?;
-            at_ns = at_ns.wrapping_add(delta);
-            entry.at_ns = at_ns;
-        }
-        if entries.iter().map(|e| e.at_ns).min() != Some(header.oldest_ns) {
-            return Err(BlockError::Inconsistent("its oldest time is another one"));
-        }
-        let pairs = self.metadata(&mut entries, keys.len())?;
-        self.lines(&mut entries)?;
-        Ok((streams, labels, keys, entries, pairs))
-    }
-
-    fn number(&mut self, what: &'static str) -> Result<u64, BlockError> {
-        varint::take(&mut self.rest).ok_or(BlockError::Short(what))
-    }
-
-    fn text(&mut self, what: &'static str, most: usize) -> Result<Span, BlockError> {
-        let len = self.number(what)?;
-        if len > most as u64 {
-            return Err(BlockError::TooMuch(what));
-        }
-        let at = self.whole.len() - self.rest.len();
-        let (text, rest) = self.rest.split_at_checked(len as usize).ok_or(BlockError::Short(what))?;
-        std::str::from_utf8(text).map_err(|_| BlockError::NotUtf8)?;
-        self.rest = rest;
-        Ok(Span { at: at as u32, len: len as u32 })
-    }
-
-    fn streams(&mut self) -> Result<(Vec<u32>, Vec<Label>), BlockError> {
-        let count = self.number("its streams")?;
-        if count > MAX_BLOCK_STREAMS as u64 {
-            return Err(BlockError::TooMuch("streams"));
-        }
-        let (mut streams, mut labels) = (vec![0], Vec::new());
-        for _ in 0..count {
-            let of_stream = self.number("its streams")?;
-            if of_stream > MAX_LABELS as u64 {
-                return Err(BlockError::TooMuch("labels"));
-            }
-            for nth in 0..of_stream {
-                let name = self.text("bytes in a label's name", MAX_LABEL_NAME_BYTES)?;
-                let value = self.text("bytes in a label's value", MAX_LABEL_VALUE_BYTES)?;
-                let spelled = |span: Span| &self.whole[span.at as usize..][..span.len as usize];
-                let before: Option<&Label> = labels.last().filter(|_| nth > 0);
-                if name.len == 0 || before.is_some_and(|(last, _)| spelled(*last) >= spelled(name)) {
-                    return Err(BlockError::Inconsistent("labels are not sorted by name"));
-                }
-                labels.push((name, value));
-            }
-            streams.push(labels.len() as u32);
-        }
-        Ok((streams, labels))
-    }
-
-    fn keys(&mut self) -> Result<Vec<Span>, BlockError> {
-        let count = self.number("its keys")?;
-        if count > MAX_BLOCK_KEYS as u64 {
-            return Err(BlockError::TooMuch("keys"));
-        }
-        (0..count).map(|_| self.text("bytes in a key", MAX_LABEL_NAME_BYTES)).collect()
-    }
-
-    fn metadata(&mut self, entries: &mut [Entry], keys: usize) -> Result<Vec<(u32, Span)>, BlockError> {
-        let rows = self.number("its metadata")?;
-        if rows > entries.len() as u64 {
-            return Err(BlockError::TooMuch("metadata"));
-        }
-        let mut pairs = Vec::new();
-        let mut next = 0_u64;
-        for _ in 0..rows {
-            let row =
-                next.checked_add(self.number("its metadata")?).filter(|row| *row < entries.len() as u64);
-            let row = row.ok_or(BlockError::Inconsistent("metadata of an entry that it does not have"))?;
-            next = row + 1;
-            let count = self.number("its metadata")?;
-            if count > MAX_ENTRY_METADATA as u64 {
-                return Err(BlockError::TooMuch("metadata of one entry"));
-            }
-            entries[row as usize].pairs = (pairs.len() as u32, count as u32);
-            for _ in 0..count {
-                let key = self.number("its metadata")?;
-                if key >= keys as u64 {
-                    return Err(BlockError::Inconsistent("a metadata key is not described"));
-                }
-                pairs.push((key as u32, self.text("bytes in a metadata value", MAX_LINE_BYTES)?));
-            }
-        }
-        Ok(pairs)
-    }
-
-    fn lines(&mut self, entries: &mut [Entry]) -> Result<(), BlockError> {
-        let mut rows = self.number("its line feeds")?;
-        if rows > entries.len() as u64 {
-            return Err(BlockError::TooMuch("line feeds"));
-        }
-        let mut feeds = self.rest;
-        for _ in 0..2 * rows {
-            self.number("its line feeds")?;
-        }
-        let text = self.rest;
-        std::str::from_utf8(text).map_err(|_| BlockError::NotUtf8)?;
-        let base = self.whole.len() - text.len();
-        let mut number = || varint::take(&mut feeds).ok_or(BlockError::Short("its line feeds"));
-        // The next line with line feeds in it, and how many.
-        let mut next = if rows > 0 { Some((number()?, number()?)) } else { None };
-        let mut ends = memchr::memchr_iter(b'\n', text);
-        let mut at = 0;
-        for (row, entry) in entries.iter_mut().enumerate() {
-            let mut within = 0;
-            if let Some((at_row, feeds)) = next.filter(|(at_row, _)| *at_row == row as u64) {
-                within = usize::try_from(feeds).map_err(|_| BlockError::TooMuch("line feeds"))?;
-                rows -= 1;
-                next = if rows > 0 {
-                    Some((at_row.saturating_add(1).saturating_add(number()?), number()?))
-                } else {
-                    None
-                };
-            }
-            let end = ends.nth(within).ok_or(BlockError::Short("its text"))?;
-            if end - at > MAX_LINE_BYTES {
-                return Err(BlockError::TooMuch("bytes in a line"));
-            }
-            // Beside a line feed a text can be divided: each line is UTF-8 as the whole is.
-            entry.line = Span { at: (base + at) as u32, len: (end - at) as u32 };
-            at = end + 1;
-        }
-        if at != text.len() || next.is_some() {
-            return Err(BlockError::Inconsistent("its lines are not its text"));
-        }
-        Ok(())
+    /// Its structured metadata as bytes, which are UTF-8: for those that copy or count them.
+    pub fn metadata_bytes(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let (from, count) = (self.entry.pairs.0 as usize, self.entry.pairs.1 as usize);
+        let block = self.block;
+        block.buffers.pairs[from..from + count]
+            .iter()
+            .map(move |(key, value)| (block.bytes(block.keys[*key as usize]), block.bytes(*value)))
     }
 }

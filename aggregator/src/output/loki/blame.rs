@@ -23,9 +23,9 @@ pub(super) fn left_out(piece: &Piece, named: &[Named]) -> Option<Vec<Blamed>> {
     for i in order {
         let Named { count, labels, fault, .. } = &named[i];
         let at = place(&places, labels)?;
-        let records = &piece.groups[at].records;
+        let records = piece.groups[at].records();
         let mut meant = match mark(*fault) {
-            None => records.clone(),
+            None => records.to_vec(),
             Some((mark, value)) => {
                 let by_value = marks.entry((at, mark)).or_insert_with(|| marked(piece, records, mark));
                 by_value.get(&value).cloned().unwrap_or_default()
@@ -111,13 +111,13 @@ pub(super) fn stream_of(piece: &Piece, labels: &Labels) -> Option<usize> {
 
 /// What a complaint about the group at a place says of its entries.
 pub(super) fn not_taken(piece: &Piece, at: usize, ignored: &Ignored) -> NotTaken {
-    let records = &piece.groups[at].records;
+    let records = piece.groups[at].records();
     if ignored.of != records.len() as u64 || ignored.mixed {
         // The distributor left some out, or split the stream: it does not say which these are.
         return NotTaken::After(0);
     }
     if ignored.count == ignored.of {
-        return NotTaken::These(records.clone());
+        return NotTaken::These(records.to_vec());
     }
     let named: BTreeSet<i64> = ignored.named.iter().copied().collect();
     let first = records.iter().position(|record| named.contains(&piece.entry(*record).at_ns())).unwrap_or(0);

@@ -103,7 +103,7 @@ impl Endpoint {
                 let entry = piece.entry(*record);
                 stored.contains(&(entry.at_ns(), xxh3_64(entry.line_bytes())))
             };
-            held.push(group.records.iter().map(holds).collect());
+            held.push(group.records().iter().map(holds).collect());
         }
         let within = self.query_ingesters_within;
         // Older entries that are not flushed yet are not found: a query of so long ago does not go to ingesters.
@@ -119,10 +119,13 @@ impl Endpoint {
         piece: &Piece,
         group: &Group,
     ) -> Result<HashSet<(i64, u64)>, String> {
-        let times = || group.records.iter().map(|record| piece.entry(*record).at_ns());
         let mut stored = HashSet::new();
-        let (Some(mut start), Some(end)) = (times().min(), times().max()) else { return Ok(stored) };
-        for _ in 0..group.records.len() / PAGE + SPARE_PAGES {
+        if group.is_empty() {
+            return Ok(stored);
+        }
+        let measure = piece.measure(group);
+        let (mut start, end) = (measure.oldest_ns, measure.newest_ns);
+        for _ in 0..group.records().len() / PAGE + SPARE_PAGES {
             let page = self.page(tenant, &group.stream, start, end.saturating_add(1)).await?;
             let mut last = start;
             let mut count = 0;

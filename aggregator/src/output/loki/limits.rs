@@ -91,7 +91,7 @@ impl Limits {
             return Some((RejectReason::TooLarge, told));
         }
         let (mut pairs, mut bytes) = (0, 0);
-        for (name, value) in entry.metadata() {
+        for (name, value) in entry.metadata_bytes() {
             pairs += 1;
             bytes += name.len() + value.len();
         }
@@ -105,8 +105,11 @@ impl Limits {
             let told = format!("{pairs} pairs of structured metadata are over limits.metadata_pairs, {most}");
             return Some((RejectReason::TooLarge, told));
         }
+        if self.age.is_zero() {
+            return None;
+        }
         let oldest = now_ns.saturating_sub(self.age.saturating_add(CLOCKS_DIFFER).as_nanos() as i64);
-        (!self.age.is_zero() && entry.at_ns() < oldest).then(|| {
+        (entry.at_ns() < oldest).then(|| {
             (RejectReason::TooOld, format!("the entry is older than limits.max_age, {:?}", self.age))
         })
     }

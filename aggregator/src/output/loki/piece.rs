@@ -1,6 +1,7 @@
 //! What one request holds: streams with their entries in order, and how a piece is split when Loki refuses it.
 
 use super::batch::BatchKey;
+use super::encode::{EntrySize, entry_size};
 use pegel_proto::logs::{DecodedBlock, EntryView};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +28,71 @@ pub(super) struct Group {
     /// The session that sends it.
     pub session: u64,
     /// In the order in which they were collected.
-    pub records: Vec<Record>,
+    records: Vec<Record>,
+    /// Of all of them; none if there were others when it was taken.
+    measure: Option<Measure>,
+}
+
+/// What is known of entries without a look at each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Measure {
+    pub oldest_ns: i64,
+    pub newest_ns: i64,
+    /// The furthest that one lies behind an earlier one, in nanoseconds.
+    behind_ns: i64,
+    /// As Loki counts them.
+    bytes: u64,
+}
+
+impl Measure {
+    const NOTHING: Self = Self { oldest_ns: i64::MAX, newest_ns: i64::MIN, behind_ns: 0, bytes: 0 };
+
+    fn add(&mut self, at_ns: i64, bytes: u64) {
+        self.behind_ns = self.behind_ns.max(self.newest_ns.saturating_sub(at_ns));
+        self.newest_ns = self.newest_ns.max(at_ns);
+        self.oldest_ns = self.oldest_ns.min(at_ns);
+        self.bytes += bytes;
+    }
+}
+
+impl Group {
+    fn new(stream: Arc<str>, session: u64) -> Self {
+        Self { stream, session, records: Vec::new(), measure: Some(Measure::NOTHING) }
+    }
+
+    fn add(&mut self, record: Record, at_ns: i64, bytes: u64) {
+        self.records.push(record);
+        if let Some(measure) = &mut self.measure {
+            measure.add(at_ns, bytes);
+        }
+    }
+
+    /// Its entries.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Keeps the entries that `keep` wants.
+    pub fn retain(&mut self, keep: impl FnMut(&Record) -> bool) {
+        self.records.retain(keep);
+        self.measure = None;
+    }
+
+    /// Takes off the entries from a place on.
+    pub fn split_off(&mut self, at: usize) -> Self {
+        self.measure = None;
+        Self { records: self.records.split_off(at), stream: self.stream.clone(), ..*self }
+    }
+
+    /// The same stream with these entries.
+    pub fn with(&self, records: Vec<Record>) -> Self {
+        Self { stream: self.stream.clone(), session: self.session, records, measure: None }
+    }
 }
 
 /// Whether a piece may be stored already.
@@ -70,7 +135,7 @@ impl Piece {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.groups.iter().all(|group| group.records.is_empty())
+        self.groups.iter().all(Group::is_empty)
     }
 
     /// An entry.
@@ -107,9 +172,9 @@ impl Piece {
         }
         let before = self.len();
         for group in &mut self.groups {
-            group.records.retain(|record| kept[record.source as usize]);
+            group.retain(|record| kept[record.source as usize]);
         }
-        self.groups.retain(|group| !group.records.is_empty());
+        self.groups.retain(|group| !group.is_empty());
         self.len() != before
     }
 
@@ -135,31 +200,34 @@ impl Piece {
             return (self, second);
         }
         let group = &mut self.groups[0];
-        let records = group.records.split_off(group.records.len() / 2);
-        let second = Group { stream: group.stream.clone(), session: group.session, records };
+        let second = group.split_off(group.records.len() / 2);
         let second = self.with(vec![second]);
         (self, second)
     }
 
     /// Measures a group, `newest_ns` being the stream's newest entry so far.
     pub fn extent(&self, group: &Group, newest_ns: i64) -> Extent {
-        let mut extent = Extent { furthest_behind_ns: 0, newest_ns, bytes: 0 };
-        for record in &group.records {
-            let entry = self.entry(*record);
-            let at = entry.at_ns();
-            extent.furthest_behind_ns = extent.furthest_behind_ns.max(extent.newest_ns.saturating_sub(at));
-            extent.newest_ns = extent.newest_ns.max(at);
-            extent.bytes += entry_bytes(entry);
+        let measure = self.measure(group);
+        // Behind what came before the group is its oldest entry the furthest.
+        let behind_ns = measure.behind_ns.max(newest_ns.saturating_sub(measure.oldest_ns));
+        Extent {
+            furthest_behind_ns: behind_ns,
+            newest_ns: newest_ns.max(measure.newest_ns),
+            bytes: measure.bytes,
         }
-        extent
     }
-}
 
-/// An entry's size as Loki counts it for its limits: the line and its structured metadata (`EntryTotalSize` in
-/// pkg/util/entry_size.go).
-pub(super) fn entry_bytes(entry: EntryView<'_>) -> u64 {
-    let metadata: usize = entry.metadata().map(|(name, value)| name.len() + value.len()).sum();
-    (entry.line_bytes().len() + metadata) as u64
+    /// Measures a group's entries among themselves.
+    pub fn measure(&self, group: &Group) -> Measure {
+        group.measure.unwrap_or_else(|| {
+            let mut measure = Measure::NOTHING;
+            for record in &group.records {
+                let entry = self.entry(*record);
+                measure.add(entry.at_ns(), entry_size(entry).counted);
+            }
+            measure
+        })
+    }
 }
 
 /// Puts entries together into a piece, in order.
@@ -194,14 +262,15 @@ impl PieceBuilder {
         if place == NO_GROUP {
             let groups = &mut self.groups;
             place = *self.by_stream.entry(stream.clone()).or_insert_with(|| {
-                groups.push(Group { stream: stream.clone(), session, records: Vec::new() });
+                groups.push(Group::new(stream.clone(), session));
                 groups.len() as u32 - 1
             });
             self.places[entry.stream()] = place;
         }
         let source = self.sources.len() as u32 - 1;
-        self.groups[place as usize].records.push(Record { source, index });
-        self.bytes += super::encode::entry_size(entry);
+        let EntrySize { written, counted } = entry_size(entry);
+        self.groups[place as usize].add(Record { source, index }, entry.at_ns(), counted);
+        self.bytes += written;
     }
 
     /// The piece.

@@ -3,7 +3,7 @@
 use super::super::batch::Batch;
 use super::super::blame::{NotTaken, left_out, not_taken, stream_of};
 use super::super::complaint::{Complaint, Ignored, Named};
-use super::super::piece::{Doubt, Group, Piece, Record};
+use super::super::piece::{Doubt, Piece, Record};
 use super::{Holdings, MAX_SUSPECTS, Shard, Suspect};
 use pegel_proto::batch::RejectReason;
 use std::collections::HashSet;
@@ -25,12 +25,12 @@ impl Shard {
     fn deliver(&mut self, piece: &Piece, now: Instant) {
         let mut counts = vec![0_u64; piece.sources.len()];
         for group in &piece.groups {
-            for record in &group.records {
+            for record in group.records() {
                 counts[record.source as usize] += 1;
             }
-            let newest = group.records.iter().map(|record| piece.entry(*record).at_ns()).max();
-            if let Some(newest) = newest {
-                self.streams.accepted(&group.stream, group.session, newest, now);
+            if !group.is_empty() {
+                let newest_ns = piece.measure(group).newest_ns;
+                self.streams.accepted(&group.stream, group.session, newest_ns, now);
                 self.crowd.accepted(&group.stream);
             }
         }
@@ -56,7 +56,7 @@ impl Shard {
         let mut groups = std::mem::take(&mut piece.groups);
         for (group, flags) in groups.iter_mut().zip(&holdings.held) {
             let mut flags = flags.iter();
-            group.records.retain(|record| {
+            group.retain(|record| {
                 if !flags.next().is_some_and(|held| *held) {
                     blind |= piece.entry(*record).at_ns() < holdings.blind_before_ns;
                     return true;
@@ -68,7 +68,7 @@ impl Shard {
                 false
             });
         }
-        groups.retain(|group| !group.records.is_empty());
+        groups.retain(|group| !group.is_empty());
         piece.groups = groups;
         piece.doubt = if blind { Doubt::Open } else { Doubt::None };
         self.tally.held(held);
@@ -88,7 +88,7 @@ impl Shard {
 
     fn reject_all(&mut self, piece: &Piece, reason: RejectReason, message: &str) {
         for group in &piece.groups {
-            for record in &group.records {
+            for record in group.records() {
                 self.reject(piece, *record, reason, message);
             }
         }
@@ -164,8 +164,8 @@ impl Shard {
         let records = match not_taken(&piece, 0, ignored) {
             NotTaken::These(records) => records,
             NotTaken::After(stored) => {
-                let rest = piece.groups[0].records.split_off(stored);
-                let mut rest = piece.with(vec![Group { records: rest, ..piece.groups[0].clone() }]);
+                let rest = piece.groups[0].split_off(stored);
+                let mut rest = piece.with(vec![rest]);
                 self.deliver(&piece, now);
                 self.doubt(&mut rest);
                 if ignored.limited || ignored.mixed {
@@ -180,7 +180,7 @@ impl Shard {
         };
         let refused: HashSet<Record> = records.iter().copied().collect();
         self.deliver(&without(&piece, &refused), now);
-        piece.groups[0].records = records;
+        piece.groups[0] = piece.groups[0].with(records);
         if ignored.limited {
             piece.doubt = Doubt::None;
             self.put_aside_for_rate(piece, ignored.text.clone(), now);
@@ -255,8 +255,8 @@ impl Shard {
 fn without(piece: &Piece, records: &HashSet<Record>) -> Piece {
     let mut rest = piece.clone();
     for group in &mut rest.groups {
-        group.records.retain(|record| !records.contains(record));
+        group.retain(|record| !records.contains(record));
     }
-    rest.groups.retain(|group| !group.records.is_empty());
+    rest.groups.retain(|group| !group.is_empty());
     rest
 }

@@ -224,7 +224,7 @@ fn what_is_over_a_limit_is_refused_unsent_and_the_rest_goes() {
     bench.submit(0, &entries);
     let piece = bench.sent();
     let sent: Vec<_> =
-        piece.groups.iter().flat_map(|group| &group.records).map(|record| record.index).collect();
+        piece.groups.iter().flat_map(|group| group.records()).map(|record| record.index).collect();
     assert_eq!(sent, [1, 4]);
     bench.answer(204, "");
     let outcome = bench.outcome();

@@ -2,7 +2,7 @@
 
 use super::super::batch::BatchKey;
 use super::super::encode::RequestEncoder;
-use super::super::piece::{Doubt, PieceBuilder, Source};
+use super::super::piece::{Doubt, Extent, PieceBuilder, Source};
 use super::model::decode;
 use pegel_proto::logs::BlockBuilder;
 use proptest::prelude::*;
@@ -37,6 +37,24 @@ proptest! {
         }
         let estimate = builder.bytes();
         let piece = builder.finish(Doubt::None);
+        for group in &piece.groups {
+            // What was added up is what one finds who looks at each entry.
+            let mut looked_at = group.clone();
+            looked_at.retain(|_| true);
+            for before in [i64::MIN, 0, i64::MAX] {
+                let mut walked = Extent { furthest_behind_ns: 0, newest_ns: before, bytes: 0 };
+                for record in group.records() {
+                    let entry = piece.entry(*record);
+                    let behind_ns = walked.newest_ns.saturating_sub(entry.at_ns());
+                    walked.furthest_behind_ns = walked.furthest_behind_ns.max(behind_ns);
+                    walked.newest_ns = walked.newest_ns.max(entry.at_ns());
+                    let metadata: usize = entry.metadata().map(|(k, v)| k.len() + v.len()).sum();
+                    walked.bytes += (entry.line().len() + metadata) as u64;
+                }
+                prop_assert_eq!(piece.extent(group, before), walked);
+                prop_assert_eq!(piece.extent(&looked_at, before), walked);
+            }
+        }
         let encoded = RequestEncoder::new().encode(&piece);
         prop_assert!(encoded.message_bytes >= estimate && encoded.message_bytes <= estimate + 3 * 32);
         let request = decode(&encoded.body);

@@ -261,7 +261,7 @@ impl Model {
                 let entry = piece.entry(*record);
                 self.copies(&group.stream, entry.at_ns(), entry.line()) > 0
             };
-            group.records.iter().map(holds).collect()
+            group.records().iter().map(holds).collect()
         });
         Holdings { held: held.collect(), blind_before_ns: i64::MIN }
     }
