@@ -87,8 +87,7 @@ async fn a_producer_piped_into_the_agent_loses_what_a_kill_takes_and_it_is_count
         let mut child = piped(&world).await;
         let mut stdin = child.stdin.take().expect("a pipe");
         let last = kills == 3;
-        let lines = if last { 5_000 } else { rng.random_range(2_000..20_000) };
-        let until = next + lines;
+        let until = if last { next + 5_000 } else { u64::MAX };
         let writer = tokio::task::spawn_blocking(move || {
             // In pieces that a pipe takes whole, so that no line is half in the next life.
             while next < until && stdin.write_all(line(next).as_bytes()).is_ok() {
@@ -153,17 +152,21 @@ async fn writers_of_a_named_pipe_come_and_go_and_what_the_kernel_holds_survives_
     let stays = write(5_000, 5_100);
     let (books, numbers) = world.settled("fifo", 5_100).await;
     assert_eq!((numbers, books.lost_in_crash), ((0..5_100).collect(), 0), "{books:?}");
-    // As long as a writer has it open the pipe keeps what it holds, whoever was killed.
-    world.agent.kill();
+    // As long as a writer has it open the pipe keeps what was written and not read, though its reader is killed.
+    world.agent.process().signal(rustix::process::Signal::STOP);
     let mut stays = stays;
     for number in 5_100..5_600 {
         stays.write_all(line(number).as_bytes()).expect("the pipe holds it");
     }
+    world.agent.kill();
     world.agent.start().await;
     drop(stays);
     drop(write(5_600, 6_000));
     let (books, numbers) = world.settled("fifo", 6_000).await;
-    assert_eq!((numbers, books.lost_in_crash), ((0..6_000).collect(), 0), "{books:?}");
+    // It may have read a line before it stopped: that one is counted.
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "each once and in order");
+    assert_eq!(numbers.len() as u64 + books.lost_in_crash, 6_000, "{books:?}");
+    assert!(books.lost_in_crash < 50, "{books:?}");
     // Without a reader nobody can write, and nothing hangs that asks so.
     let status = world.agent.end().await;
     assert!(status.success(), "{status}");
@@ -179,6 +182,7 @@ async fn syslog_messages_that_wait_at_a_kill_are_counted_to_the_message() {
     world.aggregator.kill();
     world.agent.start().await;
     let socket = world.site.dir().join("log");
+    eventually("the agent listens", SETTLE_WITHIN, || async { socket.exists().then_some(()) }).await;
     let sender = std::thread::spawn(move || {
         let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("the agent listens");
         for number in 0_u64.. {

@@ -109,9 +109,17 @@ impl Directory {
             trouble: Trouble::default(),
         };
         this.scan(true)?;
-        // What is written from now on comes after the start, whatever file it is in.
-        if this.start == Start::End {
-            this.last = this.newest();
+        match this.start {
+            // What is written from now on comes after the start, whatever file it is in.
+            Start::End => this.last = this.newest(),
+            Start::Boot(boot) => {
+                // The boot that runs is the newest entry's. Within a container the kernel may name another one, which
+                // journald knows nothing of.
+                let boot = this.newest().map_or(boot, |newest| newest.boot_id);
+                this.start = Start::Boot(boot);
+                this.each(|file| file.seek(|entry| entry.boot_id != boot));
+            }
+            Start::Beginning | Start::After(_) => {}
         }
         Ok(this)
     }

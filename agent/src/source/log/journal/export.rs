@@ -194,6 +194,11 @@ impl Journalctl {
         let start = match start {
             // A later restart begins behind the same entry.
             Start::End => newest(&program, directory.as_deref())?.map_or(Start::End, Start::After),
+            // Within a container the kernel may name a boot that journald knows nothing of.
+            Start::Boot(boot) => {
+                let newest = newest(&program, directory.as_deref())?;
+                Start::Boot(newest.map_or(boot, |newest| newest.boot_id))
+            }
             start => start,
         };
         Ok(Self {

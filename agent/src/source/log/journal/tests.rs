@@ -300,6 +300,8 @@ fn files_are_one_journal_across_rotation_and_growth() {
     }
     assert_eq!(drain(&mut open(dir.path(), Start::After(entry.cursor))), numbered(21..50));
     assert_eq!(drain(&mut open(dir.path(), Start::Boot(BOOT))), numbered(1..50));
+    // A boot that the journal knows nothing of is the newest one's.
+    assert_eq!(drain(&mut open(dir.path(), Start::Boot(Id([9; 16])))), numbered(1..50));
     let mut end = open(dir.path(), Start::End);
     assert!(drain(&mut end).is_empty());
     assert_eq!(end.place().map(|cursor| cursor.seqnum), Some(49));
