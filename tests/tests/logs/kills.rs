@@ -5,17 +5,13 @@ use crate::writers::{Plan, Rotation, Writer};
 use pegel_tests::{let_run, rounds, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::path::PathBuf;
 use std::time::Duration;
 
-fn writers(world: &World) -> Vec<(PathBuf, Writer)> {
-    let plain = world.file("plain");
-    let renamed = world.file("renamed");
+fn writers(world: &World) -> Vec<Writer> {
     let every = Duration::from_millis(700);
-    vec![
-        (plain.clone(), Writer::start(Plan::plain(plain, 1_000))),
-        (renamed.clone(), Writer::start(Plan::rotated(renamed, 500, Rotation::Rename, every))),
-    ]
+    let plain = Plan::plain(world.file("plain"), 1_000);
+    let renamed = Plan::rotated(world.file("renamed"), 500, Rotation::Rename, every);
+    vec![Writer::start(plain), Writer::start(renamed)]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,8 +26,7 @@ async fn a_killed_agent_loses_no_line_and_repeats_none() {
         world.agent.start().await;
     }
     let_run(Duration::from_secs(1)).await;
-    let books = world.check(writers).await;
-    assert_eq!((books.dropped(), books.rejected(), books.lost_in_crash), (0, 0, 0), "{books:?}");
+    world.check(writers).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,8 +47,7 @@ async fn a_killed_agent_that_had_nobody_to_deliver_to_loses_no_line() {
     if away {
         world.aggregator.start().await;
     }
-    let books = world.check(writers).await;
-    assert_eq!((books.dropped(), books.rejected(), books.lost_in_crash), (0, 0, 0), "{books:?}");
+    world.check(writers).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,6 +61,5 @@ async fn a_killed_aggregator_loses_no_line_and_repeats_none() {
         let_run(Duration::from_millis(rng.random_range(0..200))).await;
         world.aggregator.start().await;
     }
-    let books = world.check(writers).await;
-    assert_eq!((books.dropped(), books.rejected(), books.lost_in_crash), (0, 0, 0), "{books:?}");
+    world.check(writers).await;
 }

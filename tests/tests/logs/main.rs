@@ -2,7 +2,10 @@
 //! exactly once and in order.
 
 mod faults;
+mod identity;
 mod kills;
+mod outage;
 mod rotation;
+mod state;
 mod world;
 mod writers;
