@@ -41,7 +41,9 @@ async fn away(hours: u64, rate: u64) {
     for part in 1..=2 {
         let numbers = hour + part * hours * hour / 2;
         writer.write_up_to(numbers);
-        world.books_when("half of it is read", |books| books.collected > numbers).await;
+        // Every tenth number is two lines.
+        let lines = numbers + numbers / 10;
+        world.books_when("half of it is read", |books| books.collected >= lines).await;
         if part == 1 {
             assert!(world.agent.end().await.success());
             world.agent.start().await;
@@ -49,7 +51,7 @@ async fn away(hours: u64, rate: u64) {
     }
     let books = world.books_when("the agent answers", |_| true).await;
     println!("{hours} h at {rate} lines/s are away: {books:?}");
-    assert!(books.spooled > hours * hour, "{books:?}");
+    assert!(books.spooled > 0 && books.in_front + books.spooled > hours * hour, "{books:?}");
     world.loki.restart().await;
     writer.write_up_to((hours + 1) * hour + hour / 10);
     world.books_when("it is over", |books| books.collected > (hours + 1) * hour + hour / 10).await;
@@ -58,10 +60,10 @@ async fn away(hours: u64, rate: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loki_that_was_away_for_three_hours_gets_each_line_once_and_in_order() {
-    away(3, 16).await;
+    away(3, 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loki_that_was_away_for_a_day_gets_each_line_once_and_in_order() {
-    away(24, 2).await;
+    away(24, 1).await;
 }

@@ -48,10 +48,13 @@ async fn of_files_that_are_copied_and_truncated_under_their_writer_all_that_is_i
     let path = world.file("copied");
     let writer = Writer::start(Plan::plain(path.clone(), 5_000));
     let mut copies: Vec<PathBuf> = Vec::new();
-    for nth in 0..12 {
+    // Up to what the agent takes to read what was written, and beyond.
+    let pauses_ms = [0, 5, 20, 50];
+    for (nth, pause_ms) in pauses_ms.iter().cycle().take(12).enumerate() {
         let_run(Duration::from_millis(600)).await;
         let copy = PathBuf::from(format!("{}-202601{:02}", path.display(), nth + 1));
         fs::copy(&path, &copy).expect("the file is copied");
+        let_run(Duration::from_millis(*pause_ms)).await;
         let file = fs::File::options().write(true).open(&path).expect("the file");
         file.set_len(0).expect("the file is truncated");
         copies.push(copy);
@@ -86,6 +89,7 @@ async fn of_files_that_are_copied_and_truncated_under_their_writer_all_that_is_i
         "{} lines, {kept} in copies, {early} of the others read in time, {lost} lost, {halves} halves",
         written.count()
     );
+    assert!(lost + early > 0, "nothing was written between a copy and a truncation: this shows nothing");
     assert!(halves <= 2 * copies.len(), "{halves} entries are no line that was written");
     let texts = || held.iter().map(|(_, line)| line);
     let numbered = || texts().filter(|line| line.starts_with("line ") && all.contains(*line));

@@ -163,7 +163,6 @@ impl Checkpoints {
     /// Opens or makes the checkpoints of a directory.
     pub fn open(dir: &Path) -> Result<Opened, CheckpointsError> {
         let path = dir.join(FILE_NAME);
-        let made = fs::create_dir_all(dir).map_err(io_error("make the directory", dir));
         let found = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -214,7 +213,7 @@ impl Checkpoints {
                 buffer: Vec::new(),
             }),
         };
-        let unwritable = made.and_then(|()| checkpoints.compact_now()).err();
+        let unwritable = checkpoints.compact_now().err();
         Ok(Opened { checkpoints: Arc::new(checkpoints), warning, unwritable })
     }
 
@@ -397,7 +396,10 @@ impl Checkpoints {
     /// Writes a new file with the snapshot and what came meanwhile, and puts it in the old one's place.
     fn compact(&self, snapshot: &[u8]) -> Result<(), CheckpointsError> {
         let fresh = self.path.with_extension("new");
-        let written = File::create(&fresh).map_err(io_error("make", &fresh)).and_then(|mut file| {
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        let made = fs::create_dir_all(dir).map_err(io_error("make the directory", dir));
+        let made = made.and_then(|()| File::create(&fresh).map_err(io_error("make", &fresh)));
+        let written = made.and_then(|mut file| {
             file.write_all(snapshot).and_then(|()| file.sync_all()).map_err(io_error("write", &fresh))?;
             Ok(file)
         });
@@ -419,10 +421,7 @@ impl Checkpoints {
                 }
                 drop(kept);
                 // The rename itself. If a power cut undoes it, the old file says where things stood.
-                if let Some(dir) = self.path.parent() {
-                    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))?;
-                }
-                Ok(())
+                File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
             }
             Err(error) => {
                 let _ = fs::remove_file(&fresh);
