@@ -24,6 +24,7 @@ use super::origin::{Origin, Range};
 use parking_lot::Mutex;
 use pegel_proto::batch::{BatchSeq, Logs};
 use record::What;
+use rustix::fs::{FallocateFlags, fallocate};
 use state::State;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -39,6 +40,8 @@ const SYNC_EVERY: Duration = Duration::from_secs(30);
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// A file of less is not worth a compaction: some five minutes of fifty blocks a second.
 const COMPACT_BYTES: u64 = 1 << 20;
+/// Allocated for records before they come: two compactions' worth, thousands of blocks.
+const AHEAD_BYTES: u64 = 2 * COMPACT_BYTES;
 
 /// Numbers sources. 0 is none.
 pub type SourceId = u64;
@@ -214,6 +217,9 @@ impl Checkpoints {
             }),
         };
         let unwritable = checkpoints.compact_now().err();
+        if unwritable.is_some() && !found.is_empty() {
+            checkpoints.go_on_with_old();
+        }
         Ok(Opened { checkpoints: Arc::new(checkpoints), warning, unwritable })
     }
 
@@ -345,6 +351,7 @@ impl Checkpoints {
                 Ok(()) => {
                     kept.bytes += buffer.len() as u64;
                     kept.unsynced = true;
+                    self.out_of_trouble(kept);
                 }
                 Err(reason) => {
                     // What stands behind half a record is found again by its mark, but this record is missing.
@@ -400,7 +407,10 @@ impl Checkpoints {
         let made = fs::create_dir_all(dir).map_err(io_error("make the directory", dir));
         let made = made.and_then(|()| File::create(&fresh).map_err(io_error("make", &fresh)));
         let written = made.and_then(|mut file| {
-            file.write_all(snapshot).and_then(|()| file.sync_all()).map_err(io_error("write", &fresh))?;
+            file.write_all(snapshot).map_err(io_error("write", &fresh))?;
+            // Some file systems can't; there a full disk is trouble from its first record on.
+            let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, snapshot.len() as u64 + AHEAD_BYTES);
+            file.sync_all().map_err(io_error("write", &fresh))?;
             Ok(file)
         });
         let mut kept = self.kept.lock();
@@ -416,9 +426,7 @@ impl Checkpoints {
                 kept.needed_bytes = snapshot.len() as u64;
                 kept.bytes = (snapshot.len() + meanwhile.len()) as u64;
                 kept.unsynced = !meanwhile.is_empty();
-                if kept.trouble.take().is_some() {
-                    tracing::info!(path = %self.path.display(), "checkpoints are written again");
-                }
+                self.out_of_trouble(&mut kept);
                 drop(kept);
                 // The rename itself. If a power cut undoes it, the old file says where things stood.
                 File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
@@ -431,6 +439,22 @@ impl Checkpoints {
                 kept.needed_bytes = kept.bytes;
                 Err(error)
             }
+        }
+    }
+
+    /// A file that can't be replaced may have room for records.
+    fn go_on_with_old(&self) {
+        let mut kept = self.kept.lock();
+        if let Ok(file) = OpenOptions::new().append(true).open(&self.path) {
+            kept.bytes = file.metadata().map_or(0, |meta| meta.len());
+            kept.needed_bytes = kept.bytes;
+            kept.file = Some(file);
+        }
+    }
+
+    fn out_of_trouble(&self, kept: &mut Kept) {
+        if kept.trouble.take().is_some() {
+            tracing::info!(path = %self.path.display(), "checkpoints are written again");
         }
     }
 
