@@ -397,14 +397,7 @@ impl Driver {
         // What is remembered holds all of this turn's changes: once is enough, and before anything is sent.
         // A source's place moves after the books say what became of the batch: a kill in between has it read again and
         // counted again, never not at all.
-        // The disk holds what the books say: with what goes from it unsaid, nobody could tell that something is gone.
-        let rereads = self.parts.safe.is_some();
-        let worth_remembering = |effect: &Effect| match effect {
-            Effect::Remember | Effect::Safe(_) => true,
-            Effect::Trim(_) => rereads,
-            _ => false,
-        };
-        if effects.iter().any(worth_remembering) {
+        if effects.iter().any(|effect| matches!(effect, Effect::Remember | Effect::Safe(_))) {
             self.remember();
         }
         for effect in effects {
