@@ -89,6 +89,10 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     let host = host.map(|source| tokio::spawn(source.run(context.clone())));
     let log_intake = logs.as_ref().map(|logs| logs.intake.clone());
     let logs = logs.map(|logs| logs.start(&settings, &catalogue, &context, &sources_shutdown));
+    if let (Some(logs), Some(state)) = (&logs, &delivery.logs) {
+        let told = logs.clone().tell_behind(delivery.uplink.clone(), state.clone(), sources_shutdown.clone());
+        tokio::spawn(told);
+    }
     let probes = Arc::new(ProbeSource::start(settings.probes.clone(), Some(catalogue), context.clone()));
     let scrape = Arc::new(ScrapeSource::start(settings.scrape.clone(), context));
 

@@ -3,19 +3,30 @@
 use crate::config::Settings;
 use crate::delivery::{LOGS_DIR, LogLine, delivers_logs, log_line};
 use crate::intake::{Intake, LogIntake};
+use crate::pipeline::driver::Snapshot;
+use crate::pipeline::effect::StoreFailure;
 use crate::source::container::Catalogue;
 use crate::source::log::checkpoints::Checkpoints;
+use crate::source::log::file::Behind;
 use crate::source::log::shape::Derived;
 use crate::source::log::{LogSource, Status};
 use crate::source::{SourceContext, clock::SampleClock};
+use crate::uplink::UplinkHandle;
 use pegel_proto::batch::Logs;
 use pegel_proto::metrics::Labels;
+use pegel_proto::{caps, wire};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How often metrics that are derived from lines are collected: the interval of a usual scrape.
 const DERIVED_EVERY: Duration = Duration::from_secs(15);
+
+/// How often the aggregator hears of files that are behind.
+const BEHIND_EVERY: Duration = Duration::from_secs(5);
+/// From what on it does: long enough that a burst, or a moment's failure of the backend, is not worth it.
+const BEHIND_FROM_SECONDS: f64 = 10.0;
 
 /// What logs need before their delivery runs.
 pub struct Prepared {
@@ -91,10 +102,53 @@ impl Running {
         self.source.status()
     }
 
+    /// Tells the aggregator of files that are behind, until `shutdown`.
+    pub async fn tell_behind(
+        self,
+        uplink: UplinkHandle,
+        delivery: watch::Receiver<Snapshot>,
+        shutdown: CancellationToken,
+    ) {
+        let mut ticks = tokio::time::interval(BEHIND_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let behind = self.source.behind();
+            let takes_nothing = delivery.borrow().takes_nothing;
+            uplink.files_behind(wire_behind(&behind, takes_nothing));
+        }
+    }
+
     /// Waits for the end of the inputs.
     pub async fn stopped(&self) {
         self.source.stopped().await;
     }
+}
+
+/// What is told of files that are behind; nothing where they are not behind enough.
+fn wire_behind(behind: &Behind, takes_nothing: Option<StoreFailure>) -> Option<wire::FilesBehind> {
+    let ms = |seconds: f64| (seconds * 1e3) as u64;
+    let worst = behind.worst.iter().take(caps::MAX_FILES_BEHIND).map(|file| wire::FileBehind {
+        path: wire::cut(&file.path, caps::MAX_TOLD_PATH_BYTES),
+        bytes: file.lag_bytes,
+        waits_ms: ms(file.lag_seconds),
+    });
+    let no_room = match takes_nothing.filter(|_| behind.no_room_seconds.is_some()) {
+        Some(StoreFailure::Full) => wire::NoRoom::BufferFull,
+        Some(StoreFailure::Disk) => wire::NoRoom::Disk,
+        None => wire::NoRoom::Unspecified,
+    };
+    (behind.seconds >= BEHIND_FROM_SECONDS).then(|| wire::FilesBehind {
+        files: behind.files as u64,
+        bytes: behind.bytes,
+        waits_ms: ms(behind.seconds),
+        no_room_ms: ms(behind.no_room_seconds.unwrap_or_default()),
+        no_room: no_room.into(),
+        worst: worst.collect(),
+    })
 }
 
 /// Hands metrics that are derived from lines over as ordinary samples.

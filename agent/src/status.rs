@@ -2,7 +2,7 @@
 
 use crate::logs_line::Running;
 use crate::pipeline::driver::Snapshot;
-use crate::pipeline::effect::OutputBooks;
+use crate::pipeline::effect::{OutputBooks, StoreFailure};
 use crate::source::clock::SampleClock;
 use crate::source::container;
 use crate::source::host::HostStatus;
@@ -104,6 +104,10 @@ impl StatusSource {
                 "trouble": trouble(|s| s.spool_trouble.as_ref()),
             },
             "positions_trouble": trouble(|s| s.positions_trouble.as_ref()),
+            "sources_wait_for": snapshots.iter().find_map(|(_, s)| s.takes_nothing).map(|why| match why {
+                StoreFailure::Full => "the buffer is full",
+                StoreFailure::Disk => "the disk takes nothing",
+            }),
             "clock": { "offset_seconds": self.clock.offset_seconds(), "steps": self.clock.steps() },
             "collectors": self.host.as_ref().map(HostStatus::json),
             "containers": self.containers.as_ref().map(|status| json!(status.snapshot())),

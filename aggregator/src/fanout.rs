@@ -3,8 +3,9 @@
 
 use crate::session::{AgentInfo, ResolvedBlock};
 use pegel_proto::batch::{BatchSeq, Outcome, Signal};
-use pegel_proto::identity::OutputName;
+use pegel_proto::identity::{OutputName, TenantId};
 use pegel_proto::logs::DecodedBlock;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -99,6 +100,10 @@ pub trait Output: Send + Sync + 'static {
     fn forget_session(&self, session: u64);
     /// How it is doing.
     fn health(&self) -> OutputHealth;
+    /// What is wrong for whom, each with how long it has been so; nothing is known of an output that does not tell.
+    fn troubles(&self) -> BTreeMap<TenantId, String> {
+        BTreeMap::new()
+    }
 }
 
 /// Is shown what streams past, whatever becomes of it: the recent values behind the page.

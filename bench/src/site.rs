@@ -96,6 +96,11 @@ impl Site {
 
     /// Starts an agent with these sections of its configuration, in YAML.
     pub fn agent_with(&self, sections: &str) -> Result<Process> {
+        self.agent_under(Command::new(beside("pegel-agent")?), sections)
+    }
+
+    /// Starts an agent by a command that ends in its program, or in one that takes it as its arguments.
+    pub fn agent_under(&self, mut command: Command, sections: &str) -> Result<Process> {
         let IssuedFiles { cert, key } = self.issue("bench", "node")?;
         let config = format!(
             "aggregator: {{addresses: [\"{}\"], ca_file: {}, cert_file: {}, key_file: {}}}\n\
@@ -109,7 +114,6 @@ impl Site {
         );
         let config_file = self.dir().join("agent.yaml");
         std::fs::write(&config_file, config)?;
-        let mut command = Command::new(beside("pegel-agent")?);
         Process::start("agent", self.dir(), command.arg("run").arg("--config").arg(&config_file))
     }
 }

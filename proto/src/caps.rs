@@ -18,5 +18,9 @@ pub const MAX_LABEL_NAME_BYTES: usize = 1_024;
 pub const MAX_LABEL_VALUE_BYTES: usize = 16 << 10;
 /// The longest help text kept, in bytes; longer ones are cut by the source.
 pub const MAX_HELP_BYTES: usize = 1_024;
+/// The most log files that a heartbeat names as being behind.
+pub const MAX_FILES_BEHIND: usize = 10;
+/// The longest path of a log file in a heartbeat, in bytes; longer ones are cut.
+pub const MAX_TOLD_PATH_BYTES: usize = 512;
 /// The longest message that goes with a rejection, in bytes.
 pub const MAX_REJECT_MESSAGE_BYTES: usize = 512;

@@ -2,7 +2,7 @@
 
 use super::TestArgs;
 use crate::config::Settings;
-use crate::source::log::settings::Input;
+use crate::source::log::settings::{Input, InputKind};
 use crate::source::log::shape::explain::{Entry, Explained, Seen, explain};
 use anyhow::{Context as _, bail};
 use std::collections::BTreeMap;
@@ -56,6 +56,10 @@ fn sample(args: &TestArgs) -> anyhow::Result<Vec<u8>> {
 fn told(input: &Input, file: &str, bytes: &[u8], now_ns: i64, json: bool) -> anyhow::Result<String> {
     let mut labels = input.labels.clone();
     labels.entry("job".to_owned()).or_insert_with(|| input.name.clone());
+    if let InputKind::Files(files) = &input.kind {
+        let of_path = files.labels_of(file).map(|(name, value)| (name.to_owned(), value.to_owned()));
+        labels.extend(of_path);
+    }
     labels.entry("filename".to_owned()).or_insert_with(|| file.to_owned());
     let labels: Vec<_> = labels.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let mut out = String::new();

@@ -118,6 +118,12 @@ impl Core {
         self.front_bytes <= 2 * self.settings.front_bytes || !self.storing
     }
 
+    /// Why sources wait, if it is for the spool and not for the link.
+    pub fn takes_nothing(&self) -> Option<StoreFailure> {
+        let failed = if self.store_full { StoreFailure::Full } else { StoreFailure::Disk };
+        (self.store_failures > 0 && !self.wants_input()).then_some(failed)
+    }
+
     /// Cuts batches of what was collected: one, unless it is more than fits a frame well.
     pub fn collected(&mut self, now_ms: u64, content: Content, effects: &mut Vec<Effect>) {
         match content {

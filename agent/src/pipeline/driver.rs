@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub spool_trouble: Option<String>,
     /// Why positions can't be written, if so.
     pub positions_trouble: Option<String>,
+    /// Why sources wait, if it is for the spool.
+    pub takes_nothing: Option<StoreFailure>,
 }
 
 /// Hears of log batches that are safe.
@@ -507,7 +509,9 @@ impl Driver {
             SpoolState::Stalled(doing, since) => Some(format!("{doing} has taken {} s", since.as_secs())),
         };
         let (books, front_bytes) = (self.core.books(), self.core.front_bytes());
+        let takes_nothing = self.core.takes_nothing();
         self.snapshot.send_modify(|snapshot| {
+            snapshot.takes_nothing = takes_nothing;
             snapshot.books = books;
             snapshot.front_bytes = front_bytes;
             snapshot.spool_trouble = spool_trouble;

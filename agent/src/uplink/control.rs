@@ -99,8 +99,8 @@ impl Control {
         reports: &Reports,
         now_ms: i64,
     ) -> Result<(), ControlError> {
-        let mut changed: Vec<wire::Books> = reports
-            .values()
+        let delivery = || reports.delivery.values();
+        let mut changed: Vec<wire::Books> = delivery()
             .flat_map(|report| &report.books)
             .filter(|books| self.told.get(&(books.signal, books.output.clone())) != Some(*books))
             .cloned()
@@ -112,9 +112,10 @@ impl Control {
         let heartbeat = wire::Heartbeat {
             sent_at_ms: now_ms,
             books: changed,
-            spool_bytes: reports.values().map(|r| r.spool_bytes).sum(),
-            front_bytes: reports.values().map(|r| r.front_bytes).sum(),
-            quarantined_segments: reports.values().map(|r| r.quarantined_segments).sum(),
+            spool_bytes: delivery().map(|r| r.spool_bytes).sum(),
+            front_bytes: delivery().map(|r| r.front_bytes).sum(),
+            quarantined_segments: delivery().map(|r| r.quarantined_segments).sum(),
+            files_behind: reports.files_behind.clone(),
         };
         self.send(connection, agent_control::Kind::Heartbeat(heartbeat)).await
     }

@@ -217,8 +217,14 @@ pub struct UplinkHandle {
     status: Arc<StatusCell>,
 }
 
-/// The last report of each signal's delivery.
-type Reports = BTreeMap<Signal, HeartbeatReport>;
+/// What the next heartbeat tells.
+#[derive(Debug, Clone, Default)]
+struct Reports {
+    /// The last report of each signal's delivery.
+    delivery: BTreeMap<Signal, HeartbeatReport>,
+    /// Log files that are behind.
+    files_behind: Option<wire::FilesBehind>,
+}
 
 /// The ends that hear what the uplink tells: one for each signal's delivery.
 #[derive(Clone)]
@@ -285,8 +291,18 @@ impl UplinkHandle {
     /// [`HEARTBEAT_INTERVAL`]: crate::uplink::HEARTBEAT_INTERVAL
     pub fn heartbeat(&self, signal: Signal, report: HeartbeatReport) {
         self.report.send_if_modified(|now| {
-            let changed = now.get(&signal) != Some(&report);
-            now.insert(signal, report);
+            let changed = now.delivery.get(&signal) != Some(&report);
+            now.delivery.insert(signal, report);
+            changed
+        });
+    }
+
+    /// Tells the aggregator which log files are behind, with the next heartbeat and each further one. A change sends
+    /// one at once.
+    pub fn files_behind(&self, behind: Option<wire::FilesBehind>) {
+        self.report.send_if_modified(|now| {
+            let changed = now.files_behind != behind;
+            now.files_behind = behind;
             changed
         });
     }

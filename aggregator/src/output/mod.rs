@@ -9,3 +9,4 @@ pub mod recent;
 pub mod recent_logs;
 pub mod remote_write;
 mod settlement;
+mod trouble;

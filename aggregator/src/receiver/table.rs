@@ -3,7 +3,7 @@
 use crate::session::AgentInfo;
 use parking_lot::Mutex;
 use pegel_proto::identity::AgentIdentity;
-use pegel_proto::wire;
+use pegel_proto::{caps, wire};
 use rustls_pki_types::CertificateDer;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub struct FleetEntry {
     pub front_bytes: u64,
     /// Segments that it has set aside.
     pub quarantined_segments: u64,
+    /// Its log files that are behind, as it last told.
+    pub files_behind: Option<wire::FilesBehind>,
     /// How far its clock is ahead of this one, in milliseconds; none before the first heartbeat.
     pub skew_ms: Option<i64>,
     /// Batches received in its last session.
@@ -202,6 +204,7 @@ impl SessionTable {
             spool_bytes: 0,
             front_bytes: 0,
             quarantined_segments: 0,
+            files_behind: None,
             skew_ms: None,
             batches: 0,
             samples: 0,
@@ -234,6 +237,13 @@ impl SessionTable {
             entry.spool_bytes = heartbeat.spool_bytes;
             entry.front_bytes = heartbeat.front_bytes;
             entry.quarantined_segments = heartbeat.quarantined_segments;
+            entry.files_behind = heartbeat.files_behind.map(|mut behind| {
+                behind.worst.truncate(caps::MAX_FILES_BEHIND);
+                for file in &mut behind.worst {
+                    file.path = wire::cut(&file.path, caps::MAX_TOLD_PATH_BYTES);
+                }
+                behind
+            });
             for mut books in heartbeat.books {
                 books.dropped.truncate(MAX_REASONS);
                 books.rejected.truncate(MAX_REASONS);

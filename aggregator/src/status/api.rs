@@ -2,7 +2,7 @@
 
 use super::board::{FleetRow, Known, Snapshot};
 use super::findings::Finding;
-use super::fleet::{Books, OutputStatus};
+use super::fleet::{Books, FilesBehind, OutputStatus};
 use super::{Refusal, Status};
 use crate::output::recent::{HistoryView, Machine, Selector, SymbolText};
 use crate::session::ResolvedSeries;
@@ -53,6 +53,9 @@ pub struct AgentSummary {
     pub findings: Vec<Finding>,
     /// The books, one for each signal and output.
     pub books: Vec<BooksRow>,
+    /// Its log files that are behind; none if it speaks of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_behind: Option<FilesBehind>,
 }
 
 /// The books with their balance.
@@ -238,6 +241,7 @@ fn summary(known: &Known) -> AgentSummary {
         quarantined_segments: agent.quarantined_segments,
         findings: known.findings.clone(),
         books: books.collect(),
+        files_behind: agent.files_behind.clone(),
     }
 }
 

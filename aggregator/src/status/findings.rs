@@ -1,6 +1,8 @@
 //! Why is my data not there? The one place that turns an agent's state into words, for the page, `pegel status` and
 //! `pegel why`. A finding says what is so, why it matters or where the data is, and what to do.
 
+mod files;
+
 use super::fleet::{AgentStatus, Books, OutputStatus};
 use super::words::{bytes, count, long_span, records, span};
 use serde::{Deserialize, Serialize};
@@ -83,6 +85,7 @@ pub fn findings(
         output(&mut found, books, growth.get(i).copied().unwrap_or_default(), now_ms);
     }
     if agent.connected {
+        found.extend(files::behind(agent, outputs));
         found.extend(silence(agent, heard_ms, now_ms));
         found.extend(clock(agent));
     }

@@ -56,6 +56,72 @@ pub struct AgentStatus {
     pub certificate_expires_ms: Option<i64>,
     /// Its books, one set for each signal and output. Empty before the first heartbeat.
     pub books: Vec<Books>,
+    /// Its log files that are behind; none if it speaks of none.
+    pub files_behind: Option<FilesBehind>,
+}
+
+/// Lines that wait in their files on the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesBehind {
+    /// How many files.
+    pub files: u64,
+    /// How many bytes of them are not read.
+    pub bytes: u64,
+    /// For how long the oldest of these has waited, in milliseconds.
+    pub waits_ms: u64,
+    /// For how long the agent has had no room for more, in milliseconds; 0 while it has.
+    pub no_room_ms: u64,
+    /// What there is no room in; none if it is the uplink that takes no more at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_room: Option<NoRoom>,
+    /// The files with the most bytes; ten at most.
+    pub worst: Vec<FileBehind>,
+}
+
+/// What there is no room in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoRoom {
+    /// The quota of the buffer is used up.
+    BufferFull,
+    /// The disk takes nothing.
+    Disk,
+}
+
+/// A log file that is behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileBehind {
+    /// Where it is on the node.
+    pub path: String,
+    /// How many bytes of it are not read.
+    pub bytes: u64,
+    /// For how long the oldest of these has waited, in milliseconds.
+    pub waits_ms: u64,
+}
+
+impl From<&wire::FilesBehind> for FilesBehind {
+    fn from(behind: &wire::FilesBehind) -> Self {
+        Self {
+            files: behind.files,
+            bytes: behind.bytes,
+            waits_ms: behind.waits_ms,
+            no_room_ms: behind.no_room_ms,
+            no_room: match behind.no_room() {
+                wire::NoRoom::Unspecified => None,
+                wire::NoRoom::BufferFull => Some(NoRoom::BufferFull),
+                wire::NoRoom::Disk => Some(NoRoom::Disk),
+            },
+            worst: behind
+                .worst
+                .iter()
+                .map(|file| FileBehind {
+                    path: file.path.clone(),
+                    bytes: file.bytes,
+                    waits_ms: file.waits_ms,
+                })
+                .collect(),
+        }
+    }
 }
 
 /// The balance of one signal and output, in records.
@@ -176,6 +242,9 @@ pub struct OutputStatus {
     pub accepts_out_of_order: bool,
     /// How far behind, in seconds; 0 is unknown.
     pub out_of_order_window_seconds: u64,
+    /// What is wrong, by tenant, with how long it has been so. Not every type of output tells.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub troubles: BTreeMap<String, String>,
 }
 
 impl OutputStatus {
@@ -190,6 +259,11 @@ impl OutputStatus {
             detail: health.detail,
             accepts_out_of_order: announced.accepts_out_of_order,
             out_of_order_window_seconds: announced.out_of_order_window_seconds,
+            troubles: output
+                .troubles()
+                .into_iter()
+                .map(|(tenant, told)| (tenant.to_string(), told))
+                .collect(),
         }
     }
 }

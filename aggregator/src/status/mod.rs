@@ -29,7 +29,7 @@ pub use api::{
     SeriesRow,
 };
 pub use board::FleetRow;
-pub use fleet::{AgentStatus, Books, FleetView, OutputStatus, Reject};
+pub use fleet::{AgentStatus, Books, FileBehind, FilesBehind, FleetView, NoRoom, OutputStatus, Reject};
 pub use overview::Caller;
 pub use receiver_fleet::{ReceiverFleet, RejectLog};
 

@@ -1,6 +1,6 @@
 //! The fleet as this aggregator's receiver knows it.
 
-use super::fleet::{AgentStatus, Books, FleetView, OutputStatus, Reject};
+use super::fleet::{AgentStatus, Books, FilesBehind, FleetView, OutputStatus, Reject};
 use crate::receiver::{FleetEntry, Outputs, SessionTable};
 use parking_lot::Mutex;
 use pegel_proto::batch::Rejection;
@@ -82,5 +82,6 @@ fn status(entry: &FleetEntry) -> AgentStatus {
         certificate_expires_ms: (entry.certificate_not_after_seconds > 0)
             .then_some(entry.certificate_not_after_seconds.saturating_mul(1000)),
         books: entry.books.values().map(Books::from).collect(),
+        files_behind: entry.files_behind.as_ref().map(FilesBehind::from),
     }
 }

@@ -10,6 +10,7 @@ use pegel_proto::batch::{AgentEpoch, BatchSeq, RejectReason, Rejection};
 use pegel_proto::wire;
 use pegel_runtime::http_client::{ClientTls, HttpClient, http_client};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 #[derive(Default)]
@@ -54,6 +55,7 @@ fn agent(node: &str) -> AgentStatus {
             in_front: 10,
             ..Books::default()
         }],
+        files_behind: None,
     }
 }
 
@@ -505,6 +507,7 @@ fn data_without_an_output_that_takes_it_is_told() {
         detail: String::new(),
         accepts_out_of_order: false,
         out_of_order_window_seconds: 0,
+        troubles: BTreeMap::new(),
     };
     let mut node = agent("n");
     node.books.push(Books {
@@ -625,6 +628,7 @@ async fn a_page_follows_by_events_and_is_told_when_no_output_takes_logs() {
         detail: String::new(),
         accepts_out_of_order: false,
         out_of_order_window_seconds: 0,
+        troubles: BTreeMap::new(),
     });
     site.logs.observe("acme", "a", 1, &["one", "two"]);
     let mut told = site.follow("", "text/event-stream").await;
@@ -651,4 +655,54 @@ async fn the_table_tells_how_many_entries_a_node_sends() {
     let fleet = site.fleet().await;
     let rate = fleet.agents[0].row.live["log_entries_per_second"];
     assert!((25.0..=35.0).contains(&rate), "{rate}");
+}
+
+#[test]
+fn files_that_wait_are_told_with_what_they_wait_for() {
+    let output = |tenant: &str| OutputStatus {
+        name: "loki".into(),
+        signal: "logs".into(),
+        ok: false,
+        detail: String::new(),
+        accepts_out_of_order: false,
+        out_of_order_window_seconds: 0,
+        troubles: [(tenant.to_owned(), "Loki answered 429: too much (for 5 min)".to_owned())].into(),
+    };
+    let mut agent = agent("n");
+    agent.books.push(Books { signal: "logs".into(), output: "loki".into(), ..Books::default() });
+    let file = |path: &str, bytes| FileBehind { path: path.into(), bytes, waits_ms: 300_000 };
+    agent.files_behind = Some(FilesBehind {
+        files: 5,
+        bytes: 14 << 20,
+        waits_ms: 300_000,
+        no_room_ms: 298_000,
+        no_room: Some(NoRoom::BufferFull),
+        worst: vec![file("/var/log/x.log", 12 << 20), file("/b", 9), file("/c", 8), file("/d", 7)],
+    });
+    let told = |agent: &AgentStatus, tenant: &str| {
+        let found = findings(agent, &[], &[output(tenant)], Some(START_MS), START_MS);
+        found
+            .iter()
+            .map(|f| format!("{:?}: {} {} {}", f.level, f.what, f.why, f.todo))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let tenant = agent.identity.tenant.to_string();
+    let full = told(&agent, &tenant);
+    for words in [
+        "Warning: 5 log files wait unread: 14.0 MiB, 5 min behind.",
+        "The node's buffer for logs is full (for 4 min 58 s). Output loki: Loki answered 429: too much (for 5 min).",
+        "Most waits in /var/log/x.log (12.0 MiB, 5 min), /b (9 B, 5 min), /c (8 B, 5 min). Nothing is lost",
+        "`logs.buffer.quota`",
+    ] {
+        assert!(full.contains(words), "{words} in {full}");
+    }
+    // Of another tenant's trouble nothing is said.
+    assert!(!told(&agent, "somebody-else").contains("429"));
+    let behind = agent.files_behind.as_mut().unwrap();
+    (behind.no_room_ms, behind.no_room, behind.files) = (0, None, 1);
+    let late = told(&agent, &tenant);
+    assert!(late.contains("1 log file is read late: 14.0 MiB, 5 min behind. Less is taken than"), "{late}");
+    agent.files_behind.as_mut().unwrap().waits_ms = 59_000;
+    assert!(!told(&agent, &tenant).contains("log file"));
 }

@@ -1,12 +1,13 @@
 //! `bench logs`: lines from files through the real agent, its spool and QUIC and the real aggregator to a Loki that
 //! forgets them. `catch-up` is a corpus that is there at the start; `steady` is lines that are written while it runs;
-//! `outage` is the same with a sink that is away for a while. A bare loop runs over the same corpus.
+//! `outage` is the same with a sink that is away for a while. `files` is very many files that nobody writes to. A bare loop runs over the same corpus.
 
 mod bare;
 mod corpus;
+mod files;
 mod sink;
 
-use crate::process::{Process, Usage, round};
+use crate::process::{Process, Usage, beside, round};
 use crate::site::Site;
 use anyhow::{Context as _, Result, ensure};
 pub use bare::{BareArguments, run as bare_loop};
@@ -49,7 +50,13 @@ pub struct Arguments {
     /// How long the sink is away in `outage`, in seconds.
     #[arg(long, default_value_t = 60)]
     away_seconds: u64,
-    /// Only one of `bare`, `catch-up`, `steady`, `outage`.
+    /// How many files `files` has.
+    #[arg(long, default_value_t = 20_000)]
+    files: usize,
+    /// For how long idle files are watched, in seconds: more than one look at everything, which is due each minute.
+    #[arg(long, default_value_t = 120)]
+    idle_seconds: u64,
+    /// Only one of `bare`, `catch-up`, `steady`, `outage`, `files`.
     #[arg(long)]
     only: Option<String>,
     /// Keys of the agent's `logs` section beside `inputs`, in YAML.
@@ -77,6 +84,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted("outage") {
         outage(arguments)?;
+    }
+    if wanted("files") {
+        files::run(arguments)?;
     }
     Ok(())
 }
@@ -136,6 +146,11 @@ struct Reading {
 impl Shipping {
     /// Starts both on files that are there.
     fn start(arguments: &Arguments, logs: &Path) -> Result<Self> {
+        Self::start_under(Command::new(beside("pegel-agent")?), arguments, &format!("{}/*", logs.display()))
+    }
+
+    /// Starts both, the agent by a command, on the files of a pattern.
+    fn start_under(agent: Command, arguments: &Arguments, pattern: &str) -> Result<Self> {
         let sink = Sink::start()?;
         let site = Site::with_outputs(&format!(
             "outputs:\n  - {{type: loki, name: bench, url: \"{}\"}}\n",
@@ -144,10 +159,9 @@ impl Shipping {
         let more = arguments.logs_yaml.lines().fold(String::new(), |yaml, line| yaml + "  " + line + "\n");
         let sections = format!(
             "host: {{enabled: false}}\ncontainers: {{enabled: false}}\n\
-             logs:\n  inputs:\n    - {{name: bench, files: {{include: [\"{}/*\"]}}}}\n{more}",
-            logs.display()
+             logs:\n  inputs:\n    - {{name: bench, files: [\"{pattern}\"]}}\n{more}"
         );
-        let agent = site.agent_with(&sections)?;
+        let agent = site.agent_under(agent, &sections)?;
         Ok(Self { site, agent, sink })
     }
 

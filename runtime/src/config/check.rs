@@ -1,9 +1,9 @@
 //! Holds a tree against a JSON Schema, collecting every mistake.
 //!
 //! Only what schemars makes of raw forms is understood: `$ref`, objects, lists, scalars with a format or an
-//! enumeration, optional values, and `oneOf` for enumerations and for sections whose kind a `type` key names. Two
+//! enumeration, optional values, and `oneOf` for enumerations and for sections whose kind a `type` key names. Three
 //! extensions say what a schema cannot: `x-renamed` maps keys that were renamed to their new names, `x-refused` maps
-//! keys that people try to the words they need.
+//! keys that people try to the words they need. Of a section with `x-list-as` a list alone is the value of that key.
 
 use super::form;
 use super::mistakes::Mistakes;
@@ -15,6 +15,7 @@ use std::collections::HashSet;
 
 /// Turns the tree of `mistakes` into a JSON value, without what is empty or wrong.
 pub(super) fn check(schema: &Value, mistakes: &mut Mistakes) -> Value {
+    mistakes.change_tree(|tree| Schemas { root: schema }.spell_out(schema, tree));
     let tree = mistakes.tree().clone();
     let mut check = Check { schemas: Schemas { root: schema }, mistakes };
     check.node(schema, &tree, &Path::root()).unwrap_or_else(|| Value::Object(Map::new()))
@@ -44,6 +45,35 @@ impl<'a> Schemas<'a> {
         }
         schema
     }
+
+    /// Writes lists that stand for a section as that section, so that all that is said of them later has its place.
+    fn spell_out(self, schema: &'a Value, node: &mut Node) {
+        let schema = self.wanted(schema);
+        if let (Some(key), Content::List(_)) = (schema["x-list-as"].as_str(), &node.content) {
+            let (place, list) = (node.place, node.clone());
+            node.content =
+                Content::Section(vec![Entry { key: key.to_owned(), key_place: place, node: list }]);
+        }
+        match &mut node.content {
+            Content::List(nodes) => nodes.iter_mut().for_each(|node| self.spell_out(&schema["items"], node)),
+            Content::Section(entries) => {
+                for entry in entries {
+                    let named = &schema["properties"][&entry.key];
+                    let property = if named.is_null() { &schema["additionalProperties"] } else { named };
+                    self.spell_out(property, &mut entry.node);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Of a section for which a list may stand (`x-list-as`), says so in the schema that editors read.
+pub fn or_a_list(schema: &mut schemars::Schema) {
+    let section = schema.as_value().clone();
+    let key = section["x-list-as"].as_str().unwrap_or_default();
+    let (words, list) = (section["description"].clone(), section["properties"][key].clone());
+    *schema = schemars::json_schema!({ "description": words, "anyOf": [section, list] });
 }
 
 /// The type of a schema, `null` aside.
@@ -284,6 +314,9 @@ impl<'a> Check<'a> {
         let wanted = self.in_words(schema);
         let remedy = match (type_of(schema), &node.content) {
             ("array", Content::Text(text)) => format!("write [{}]", text.shown()),
+            ("object", Content::Text(text)) if schema["x-list-as"].is_string() => {
+                format!("write [{}]", text.shown())
+            }
             ("array", _) => "begin each element with a dash".to_owned(),
             ("object", Content::List(_)) => "take the dashes away".to_owned(),
             ("object", _) => match schema["properties"].as_object() {
@@ -292,7 +325,11 @@ impl<'a> Check<'a> {
             },
             _ => format!("write {wanted}"),
         };
-        let shape = if type_of(schema) == "object" { "a section" } else { wanted.as_str() };
+        let shape = match type_of(schema) {
+            "object" if schema["x-list-as"].is_string() => "a section or a list",
+            "object" => "a section",
+            _ => wanted.as_str(),
+        };
         self.mistakes.at(path, format!("is {}, but {shape} is wanted", node.kind()), remedy);
     }
 

@@ -190,6 +190,10 @@ impl Mistakes {
         self.kept.push((list, kept));
     }
 
+    pub(super) fn change_tree(&mut self, change: impl FnOnce(&mut Node)) {
+        change(&mut self.tree);
+    }
+
     pub(super) fn tree(&self) -> &Node {
         &self.tree
     }

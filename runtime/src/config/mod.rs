@@ -34,6 +34,7 @@ pub mod tree;
 #[cfg(test)]
 mod tests;
 
+pub use check::or_a_list;
 pub use mistakes::{Mistake, Mistakes};
 pub use path::Path;
 pub use tree::{Node, Place};

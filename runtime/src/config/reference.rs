@@ -130,7 +130,13 @@ impl<'a> Page<'a> {
             "object" if schema["additionalProperties"].is_object() => {
                 format!("names with {}", self.kind(self.schemas.wanted(&schema["additionalProperties"])))
             }
-            "object" => "section".to_owned(),
+            "object" => match schema["x-list-as"].as_str() {
+                Some(key) => {
+                    let list = self.kind(self.schemas.wanted(&schema["properties"][key]));
+                    format!("section or {list}")
+                }
+                None => "section".to_owned(),
+            },
             "array" => format!("list of {}", self.kind(self.schemas.wanted(&schema["items"]))),
             "string" => {
                 schema["format"].as_str().and_then(form::by_name).map_or("text", |form| form.name).to_owned()

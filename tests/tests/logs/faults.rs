@@ -3,7 +3,9 @@
 use crate::world::{World, files_of, outputs};
 use crate::writers::{Plan, Text, Writer};
 use pegel_tests::fault_proxy::{Fate, FaultProxy};
-use pegel_tests::{eventually, let_run};
+use pegel_tests::http::get_json;
+use pegel_tests::{binary, eventually, let_run};
+use std::process::Command;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,11 +60,50 @@ async fn a_full_buffer_leaves_files_unread_and_loses_nothing() {
     let Some(mut world) = World::start_with(more, change).await else { return };
     let_run(Duration::from_secs(1)).await;
     world.loki.kill();
-    let writer = Writer::start(Plan::plain(world.file("full"), 15_000));
+    let path = world.file("full");
+    let writer = Writer::start(Plan::plain(path.clone(), 15_000));
     eventually("the file waits unread", Duration::from_secs(90), || async {
         (world.unread_bytes().await > 1 << 20).then_some(())
     })
     .await;
+    // Who asks is told: which files, how much, since when, and what they wait for.
+    let said_last = std::cell::RefCell::new(String::new());
+    let told = eventually("`pegel why` names the file and its cause", Duration::from_secs(60), || async {
+        let mut why = Command::new(binary("pegel"));
+        let said = why.args(["why", "web-1", "--aggregator-url", &world.page()]).output().ok()?;
+        let told = String::from_utf8_lossy(&said.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+        if said_last.borrow().as_str() != told {
+            println!("pegel why: {told}{}", String::from_utf8_lossy(&said.stderr));
+            said_last.borrow_mut().clone_from(&told);
+        }
+        told.contains("The node's buffer for logs is full").then_some(told)
+    })
+    .await;
+    for words in
+        ["1 log file waits unread: ", "MiB, ", "Output loki: ", "(for ", path.to_str().expect("a path")]
+    {
+        assert!(told.contains(words), "{words} in {told}");
+    }
+    let fleet = get_json(&format!("{}/api/v1/fleet", world.page())).await.expect("the aggregator answers");
+    let behind = &fleet["agents"][0]["files_behind"];
+    assert_eq!(
+        (behind["no_room"].as_str(), behind["files"].as_u64()),
+        (Some("buffer_full"), Some(1)),
+        "{behind:#}"
+    );
+    assert_eq!(behind["worst"][0]["path"].as_str(), path.to_str(), "{behind:#}");
+    let status = world.agent.status().await.expect("the agent answers");
+    assert_eq!(status["sources_wait_for"], "the buffer is full");
+    let metrics = world.agent.metrics().await.expect("the agent answers");
+    let lag = metrics.lines().find(|line| line.starts_with("pegel_log_file_lag_bytes{input=\"oracle\""));
+    assert!(lag.is_some_and(|line| line.contains("full.log")), "{metrics}");
     world.loki.restart().await;
     world.check_to_the_line(vec![writer]).await;
+    eventually("nobody speaks of it any more", Duration::from_secs(30), || async {
+        let fleet = get_json(&format!("{}/api/v1/fleet", world.page())).await?;
+        let metrics = world.agent.metrics().await?;
+        let silent = fleet["agents"][0].get("files_behind").is_none();
+        (silent && !metrics.contains("pegel_log_file_lag_bytes{")).then_some(())
+    })
+    .await;
 }

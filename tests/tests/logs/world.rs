@@ -57,10 +57,17 @@ impl World {
 
     /// An aggregator with these outputs and an agent are put to what is there, and started.
     pub async fn assemble(site: Site, loki: Loki, dir: PathBuf, outputs: &str, setup: AgentSetup) -> Self {
-        let aggregator = site.aggregator_with("one", outputs).await;
+        let status = "status: {listen: \"127.0.0.1:0\", address_file: status.address}\n";
+        let aggregator = site.aggregator_with("one", &format!("{outputs}{status}")).await;
         let mut agent = site.agent("web-1", &[aggregator.address()], setup);
         agent.start().await;
         Self { site, loki, aggregator, agent, dir }
+    }
+
+    /// Where the first aggregator's page is.
+    pub fn page(&self) -> String {
+        let address = std::fs::read_to_string(self.site.dir().join("one/status.address")).unwrap_or_default();
+        format!("http://{}", address.trim())
     }
 
     /// A path for a log file.

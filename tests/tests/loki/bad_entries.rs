@@ -98,3 +98,33 @@ async fn what_is_too_far_behind_its_stream_is_never_dropped_in_silence() {
     assert_eq!(lines(&held, "b"), [(now, "new"), (now + 1, "good")]);
     assert_eq!(lines(&held, "c").len(), 20);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_over_a_known_limit_costs_no_request() {
+    let Some(rig) = Rig::start(&LokiSetup::default()).await else { return };
+    let now = now_ns();
+    let mut agent = Agent::new("acme", "n1", 1);
+    let mut many_labels = said("many", now, "labels");
+    many_labels.labels.extend((0..13).map(|i| (format!("l{i:02}"), "v".into())));
+    let mut most_labels = said("most", now, "labels");
+    most_labels.labels.extend((0..12).map(|i| (format!("l{i:02}"), "v".into())));
+    let mut loaded = said("x", now + 1, "metadata");
+    loaded.metadata.push(("much".into(), "m".repeat(65_536)));
+    let entries = [
+        many_labels,
+        most_labels,
+        loaded,
+        said("x", now + 2, "l".repeat((256 << 10) + 1)),
+        said("x", now + 3, "l".repeat(256 << 10)),
+    ];
+    agent.submit(&rig.output, &entries);
+    let outcome = agent.outcome().await;
+    assert_eq!(outcome.delivered, 2, "{outcome:?}");
+    assert_eq!(
+        refused(&outcome),
+        [(R::InvalidLabels, vec![(0, 1)]), (R::TooLarge, vec![(2, 2)])],
+        "{outcome:?}"
+    );
+    assert_eq!(rig.counted("pegel_output_requests_total", "\"400\""), 0);
+    assert_eq!(lines(&rig.held("fake", r#"{node="n1"}"#).await, "x").len(), 1);
+}

@@ -12,6 +12,7 @@ use pegel_proto::identity::{AgentIdentity, NodeId, TenantId};
 use pegel_proto::logs::BlockBuilder;
 use pegel_proto::metrics::{Family, NAME_LABEL};
 use pegel_runtime::metrics::Registry;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -284,6 +285,7 @@ pub fn agent(tenant: &str, node: &str) -> AgentStatus {
             lag_ms: 31,
             ..Books::default()
         }],
+        files_behind: None,
     }
 }
 
@@ -320,6 +322,7 @@ pub fn troubled() -> (Vec<AgentStatus>, Vec<OutputStatus>, Vec<Reject>) {
         detail: detail.into(),
         accepts_out_of_order: true,
         out_of_order_window_seconds: 108_000,
+        troubles: BTreeMap::new(),
     };
     let outputs = vec![
         output("prometheus", false, "parked for tenant acme: 401 Unauthorized"),

@@ -86,11 +86,14 @@ impl RawLogInput {
             mistakes.at(path, reason, "make two inputs of it");
         }
         let Some((_, kind)) = kinds.pop() else {
-            mistakes.at(
-                path,
-                "the input says nowhere where lines come from",
-                "give it `files`, `containers`, `journal`, `syslog`, `fifo` or `stdin`",
-            );
+            let keys = ["files", "containers", "journal", "syslog", "fifo", "stdin"];
+            if !keys.iter().any(|key| mistakes.is_spoken_of(&path.key(key))) {
+                mistakes.at(
+                    path,
+                    "the input says nowhere where lines come from",
+                    "give it `files`, `containers`, `journal`, `syslog`, `fifo` or `stdin`",
+                );
+            }
             return None;
         };
         Some(Input {

@@ -361,7 +361,7 @@ fn expression(text: &str, path: &Path, mistakes: &mut Mistakes) -> Option<Regex>
 }
 
 /// What to do about an expression that does not compile.
-const REGEX_REMEDY: &str = "use RE2's syntax, without look-around and back-references";
+pub(super) const REGEX_REMEDY: &str = "use RE2's syntax, without look-around and back-references";
 
 #[cfg(test)]
 mod tests;

@@ -101,6 +101,11 @@ impl LogSource {
         self.checkpoints.settled_up_to()
     }
 
+    /// What waits unread in files.
+    pub fn behind(&self) -> file::Behind {
+        self.files.as_ref().map(Files::behind).unwrap_or_default()
+    }
+
     /// How it fares. Waits for the thread of files, some milliseconds.
     pub fn status(&self) -> Status {
         Status {
@@ -140,6 +145,9 @@ fn fingerprint(settings: &Settings) -> u64 {
     for input in &settings.inputs {
         (&input.name, &input.labels).hash(&mut hasher);
         format!("{:?}", input.shape).hash(&mut hasher);
+        if let InputKind::Files(files) = &input.kind {
+            files.labels_from_path.iter().for_each(|capture| capture.text().hash(&mut hasher));
+        }
     }
     hasher.finish()
 }

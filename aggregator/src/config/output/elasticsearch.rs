@@ -54,6 +54,8 @@ pub struct RawElasticsearch {
     pub backoff_min: Period,
     /// The longest wait after failures.
     pub backoff_max: Period,
+    /// The longest wait that the cluster, or a proxy before it, may ask for with `Retry-After`.
+    pub retry_after_max: Period,
     /// How often an output is tried that takes nothing at all, for a wrong URL or credentials.
     pub park_probe: Period,
 }
@@ -78,6 +80,7 @@ impl Default for RawElasticsearch {
             linger: Period(settings.linger),
             backoff_min: Period(settings.min_backoff),
             backoff_max: Period(settings.max_backoff),
+            retry_after_max: Period(settings.max_retry_after),
             park_probe: Period(settings.park_probe),
         }
     }
@@ -105,6 +108,10 @@ impl RawElasticsearch {
             let reason = format!("does not lie between 1ms and backoff_max, {}", self.backoff_max);
             mistakes.at(&path.key("backoff_min"), reason, "use 100ms");
         }
+        if self.retry_after_max.0 < self.backoff_max.0 {
+            let reason = format!("is shorter than backoff_max, {}", self.backoff_max);
+            mistakes.at(&path.key("retry_after_max"), reason, "use 5m");
+        }
         if self.linger.0 > Duration::from_secs(5) {
             mistakes.at(&path.key("linger"), format!("`{}` is too long", self.linger), "use 50ms");
         }
@@ -131,6 +138,7 @@ impl RawElasticsearch {
             linger: self.linger.0,
             min_backoff: self.backoff_min.0,
             max_backoff: self.backoff_max.0,
+            max_retry_after: self.retry_after_max.0,
             park_probe: self.park_probe.0,
             ..elasticsearch::Settings::new(name, url)
         })

@@ -70,6 +70,9 @@ pub struct RawLoki {
     pub stream_rate: ByteSize,
     /// Loki's `per_stream_rate_limit_burst`.
     pub stream_burst: ByteSize,
+    /// Loki's limits of streams and entries. What is over one is refused before it is sent, with its reason: set them
+    /// to what Loki has where that is not its default.
+    pub limits: RawLokiLimits,
     /// How long entries of a stream wait when the tenant has its most streams (`max_global_streams_per_user`); then
     /// they are refused as `tenant_limit`.
     pub stream_patience: Period,
@@ -81,6 +84,81 @@ pub struct RawLoki {
     pub retry_after_max: Period,
     /// How often an output is tried that takes nothing at all, for a wrong URL or credentials.
     pub park_probe: Period,
+}
+
+/// Loki's limits. 0 is no limit, and leaves the say to Loki.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-renamed" = {
+    "max_label_names_per_series": "labels", "max_label_name_length": "label_name",
+    "max_label_value_length": "label_value", "max_line_size": "line", "max_structured_metadata_size": "metadata",
+    "max_structured_metadata_entries_count": "metadata_pairs", "reject_old_samples_max_age": "max_age",
+    "label_name_bytes": "label_name", "label_value_bytes": "label_value"
+}))]
+pub struct RawLokiLimits {
+    /// `max_label_names_per_series`, with `node` and `tenant`.
+    pub labels: u32,
+    /// `max_label_name_length`.
+    pub label_name: ByteSize,
+    /// `max_label_value_length`.
+    pub label_value: ByteSize,
+    /// `max_line_size`; 0 where Loki cuts longer lines (`max_line_size_truncate`).
+    pub line: ByteSize,
+    /// `max_structured_metadata_size`.
+    pub metadata: ByteSize,
+    /// `max_structured_metadata_entries_count`.
+    pub metadata_pairs: u32,
+    /// `reject_old_samples_max_age`. Loki's default is 7d, but it is what operators raise for long outages: so it is
+    /// Loki's say unless it is given here.
+    pub max_age: Period,
+}
+
+impl Default for RawLokiLimits {
+    fn default() -> Self {
+        let limits = loki::Limits::default();
+        let bytes = |n: usize| ByteSize(n as u64);
+        Self {
+            labels: limits.labels as u32,
+            label_name: bytes(limits.label_name),
+            label_value: bytes(limits.label_value),
+            line: bytes(limits.line),
+            metadata: bytes(limits.metadata),
+            metadata_pairs: limits.metadata_pairs as u32,
+            max_age: Period(limits.age),
+        }
+    }
+}
+
+impl RawLokiLimits {
+    fn resolve(&self, path: &Path, mistakes: &mut Mistakes) -> loki::Limits {
+        // Each stream has the node and the tenant, and something of its own.
+        if (1..3).contains(&self.labels) {
+            let reason = format!("`{}` leaves none beside `node` and `tenant`", self.labels);
+            mistakes.at(
+                &path.key("labels"),
+                reason,
+                "use what Loki's max_label_names_per_series says, 15 by default",
+            );
+        }
+        if !self.max_age.0.is_zero() && self.max_age.0 < Duration::from_mins(1) {
+            let reason = format!("`{}` is too short", self.max_age);
+            mistakes.at(
+                &path.key("max_age"),
+                reason,
+                "use what Loki's reject_old_samples_max_age says, 7d by default",
+            );
+        }
+        let bytes = |size: &ByteSize| size.0 as usize;
+        loki::Limits {
+            labels: self.labels as usize,
+            label_name: bytes(&self.label_name),
+            label_value: bytes(&self.label_value),
+            line: bytes(&self.line),
+            metadata: bytes(&self.metadata),
+            metadata_pairs: self.metadata_pairs as usize,
+            age: self.max_age.0,
+        }
+    }
 }
 
 impl Default for RawLoki {
@@ -104,6 +182,7 @@ impl Default for RawLoki {
             linger: Period(settings.linger),
             stream_rate: ByteSize(settings.stream_rate),
             stream_burst: ByteSize(settings.stream_burst),
+            limits: RawLokiLimits::default(),
             stream_patience: Period(settings.stream_patience),
             backoff_min: Period(settings.min_backoff),
             backoff_max: Period(settings.max_backoff),
@@ -173,6 +252,7 @@ impl RawLoki {
             park_probe: self.park_probe.0,
             stream_rate: self.stream_rate.0,
             stream_burst: self.stream_burst.0,
+            limits: self.limits.resolve(&path.key("limits"), mistakes),
             stream_patience: self.stream_patience.0,
             ..loki::Settings::new(name, url)
         })

@@ -24,7 +24,7 @@ use pegel_proto::identity::{AgentIdentity, OutputName, TenantId};
 use pegel_runtime::http_client::ClientTls;
 use pegel_runtime::metrics::Registry;
 use shard::{Shard, Step};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -70,6 +70,8 @@ pub struct Settings {
     pub min_backoff: Duration,
     /// The longest wait after failures.
     pub max_backoff: Duration,
+    /// The longest wait that a cluster may ask for.
+    pub max_retry_after: Duration,
     /// How often an output that takes nothing is tried.
     pub park_probe: Duration,
 }
@@ -92,6 +94,7 @@ impl Settings {
             linger: Duration::from_millis(50),
             min_backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(15),
+            max_retry_after: Duration::from_mins(5),
             park_probe: Duration::from_secs(15),
         }
     }
@@ -204,10 +207,21 @@ impl Output for Elasticsearch {
     fn health(&self) -> OutputHealth {
         for cell in self.tenants.read().values().flat_map(|cells| cells.iter()) {
             if let Some(trouble) = cell.shard.lock().trouble() {
-                return OutputHealth { ok: false, detail: format!("tenant {}: {trouble}", cell.tenant) };
+                let detail = format!("tenant {}: {}", cell.tenant, trouble.reason);
+                return OutputHealth { ok: false, detail };
             }
         }
         OutputHealth { ok: true, detail: "the last requests succeeded".into() }
+    }
+
+    fn troubles(&self) -> BTreeMap<TenantId, String> {
+        let now = Instant::now();
+        let of_tenant = |cells: &Arc<[Arc<Cell>]>| {
+            let troubles = cells.iter().filter_map(|cell| cell.shard.lock().trouble().cloned());
+            troubles.min_by_key(|trouble| trouble.since).map(|trouble| trouble.told(now))
+        };
+        let tenants = self.tenants.read();
+        tenants.iter().filter_map(|(tenant, cells)| Some((tenant.clone(), of_tenant(cells)?))).collect()
     }
 }
 

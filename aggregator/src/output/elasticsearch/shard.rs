@@ -9,6 +9,7 @@ use super::document;
 use crate::fanout::{Delivery, Payload, Reply, Verdict};
 use crate::output::loki::tally::Tally;
 use crate::output::settlement::Settlement;
+use crate::output::trouble::Trouble;
 use pegel_proto::batch::RejectReason;
 use pegel_proto::logs::DecodedBlock;
 use rand::rngs::StdRng;
@@ -94,7 +95,7 @@ pub(super) struct Shard {
     not_before: Option<Instant>,
     failures: u32,
     parked: Option<(String, HashMap<u64, Reply>)>,
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
 }
 
 impl Shard {
@@ -161,8 +162,8 @@ impl Shard {
     }
 
     /// What is wrong, if anything is.
-    pub fn trouble(&self) -> Option<&str> {
-        self.parked.as_ref().map(|(reason, _)| reason.as_str()).or(self.trouble.as_deref())
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
     }
 
     /// What to do now.
@@ -289,19 +290,26 @@ impl Shard {
 
     fn wait(&mut self, after: Option<Duration>, reason: String, now: Instant) {
         self.tally.retry();
-        let doubled = self.settings.min_backoff.saturating_mul(1 << self.failures.min(20));
-        let wait = after.unwrap_or(doubled).min(self.settings.max_backoff.max(after.unwrap_or_default()));
-        self.not_before = Some(now + wait / 2 + self.random.random_range(wait / 2..=wait));
+        let wait = self.backoff(after);
+        self.not_before = Some(now + wait);
         self.failures = self.failures.saturating_add(1);
+        let (output, tenant) = (self.tally.output(), self.tally.tenant());
         if self.trouble.is_none() {
-            tracing::warn!(
-                output = self.tally.output(),
-                tenant = self.tally.tenant(),
-                reason,
-                "output fails"
-            );
+            tracing::warn!(output, tenant, reason, "output fails");
         }
-        self.trouble = Some(reason);
+        Trouble::befall(&mut self.trouble, reason, now);
+    }
+
+    /// Doubles with each failure; half of it is by chance, so that shards do not come back together. What the cluster
+    /// asks for is kept to, within the bound.
+    fn backoff(&mut self, after: Option<Duration>) -> Duration {
+        if let Some(after) = after {
+            let wait = after.clamp(self.settings.min_backoff, self.settings.max_retry_after);
+            return wait + self.random.random_range(Duration::ZERO..=self.settings.min_backoff);
+        }
+        let doubled = self.settings.min_backoff.saturating_mul(1 << self.failures.min(20));
+        let wait = doubled.min(self.settings.max_backoff);
+        wait / 2 + self.random.random_range(Duration::ZERO..=wait / 2)
     }
 
     fn park(&mut self, reason: String, now: Instant) {
@@ -318,6 +326,7 @@ impl Shard {
             });
         }
         self.tally.parked(true);
+        Trouble::befall(&mut self.trouble, reason.clone(), now);
         self.parked = Some((reason, told));
     }
 

@@ -28,6 +28,8 @@ const START_NS: i64 = 1_700_000_000_000_000_000;
 enum Fault {
     /// Answers so, and stores nothing.
     Answer(u16),
+    /// Asks to be left alone for a day.
+    ComeBackTomorrow,
     /// Stores it and answers so: the answer is lost on the way.
     AnswerAfterCommit(u16),
     /// Puts every second item off.
@@ -56,6 +58,9 @@ async fn bulk(State(server): State<Shared>, Path(index): Path<String>, body: Byt
     let fault = server.faults.pop_front();
     if let Some(Fault::Answer(code)) = fault {
         return status(code).into_response();
+    }
+    if matches!(fault, Some(Fault::ComeBackTomorrow)) {
+        return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "86400")]).into_response();
     }
     if body.len() > server.max_bytes {
         return status(413).into_response();
@@ -105,6 +110,7 @@ async fn start(max_bytes: usize, faults: &[Fault]) -> (Shared, Elasticsearch) {
     settings.index = "logs-pegel-{tenant}".into();
     settings.min_backoff = Duration::from_millis(5);
     settings.max_backoff = Duration::from_millis(20);
+    settings.max_retry_after = Duration::from_millis(50);
     settings.linger = Duration::from_millis(1);
     (server, Elasticsearch::new(settings, &Registry::new()).unwrap())
 }
@@ -200,4 +206,33 @@ async fn what_is_too_large_is_split_and_a_single_entry_refused() {
     assert_eq!(outcome.delivered, 99);
     assert_eq!(outcome.rejections[0].reason, RejectReason::TooLarge);
     assert_eq!((outcome.rejections[0].records.clone(), server.lock().documents.len()), (vec![(30, 1)], 99));
+}
+
+#[tokio::test]
+async fn what_a_server_asks_for_is_kept_to_within_bounds() {
+    let (server, output) = start(usize::MAX, &[Fault::ComeBackTomorrow, Fault::ComeBackTomorrow]).await;
+    let begin = std::time::Instant::now();
+    assert_eq!(deliver(&output, &lines(3)).await.delivered, 3);
+    // Twice the bound, and not the back-off, which would have been over within 20 ms.
+    assert!(begin.elapsed() >= Duration::from_millis(100), "{:?}", begin.elapsed());
+    assert_eq!(server.lock().documents.len(), 3);
+    assert!(output.health().ok && output.troubles().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_takes_nothing_is_told_for_its_tenant_and_since_when() {
+    let (_server, output) = start(usize::MAX, &[Fault::Answer(503); 1_000]).await;
+    let one = lines(1);
+    let told = async {
+        loop {
+            if let Some(told) = output.troubles().get(&TenantId::parse("acme").unwrap()) {
+                return told.clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        outcome = deliver(&output, &one) => panic!("{outcome:?} though nothing was taken"),
+        told = told => assert!(told.contains("503") && told.ends_with("(for less than a minute)"), "{told}"),
+    }
 }

@@ -1,6 +1,7 @@
 //! One batch on its way: how much of it was put into requests, and what became of its entries.
 
 use super::labels::{LabelFault, stream_text};
+use super::limits::Limits;
 use super::piece::{PieceBuilder, Source};
 use crate::fanout::{Delivery, Payload};
 use crate::output::settlement::Settlement;
@@ -24,21 +25,28 @@ pub(super) struct Batch {
     block: Option<Arc<DecodedBlock>>,
     /// Its streams by their numbers in the block.
     streams: Vec<Result<Arc<str>, LabelFault>>,
+    /// What its entries are held against, and the time by which they are too old.
+    limits: Limits,
+    now_ns: i64,
     /// The next entry to be put into a request.
     next: u32,
     bytes: u64,
 }
 
 impl Batch {
-    pub fn new(delivery: Delivery, now: Instant) -> Self {
+    /// `now_ns` is the wall clock's.
+    pub fn new(delivery: Delivery, limits: &Limits, now: Instant, now_ns: i64) -> Self {
+        // Loki may hold what was sent before, and says so when it is asked.
+        let limits = if delivery.sent_before { &Limits::NONE } else { limits };
         let block = match delivery.payload {
             Payload::Logs(block) => Some(block),
             // Sessions submit a batch to an output of its signal only.
             Payload::Metrics(_) => None,
         };
         let streams = block.iter().flat_map(|block| {
-            (0..block.stream_count())
-                .map(|stream| stream_text(block.labels(stream), &delivery.agent.identity).map(Arc::from))
+            (0..block.stream_count()).map(|stream| {
+                stream_text(block.labels(stream), &delivery.agent.identity, limits).map(Arc::from)
+            })
         });
         let entries = block.as_ref().map_or(0, |block| block.entries().len() as u64);
         Self {
@@ -49,6 +57,8 @@ impl Batch {
             streams: streams.collect(),
             bytes: block.as_ref().map_or(0, |block| block.resident_bytes() as u64),
             block,
+            limits: *limits,
+            now_ns,
             next: 0,
         }
     }
@@ -64,8 +74,8 @@ impl Batch {
         self.bytes * self.untaken() / all
     }
 
-    /// Moves entries into a request until it holds `limit` bytes. Those of streams that can't be written are refused
-    /// here. Says whether all were moved.
+    /// Moves entries into a request until it holds `limit` bytes. Those of streams that can't be written, and those
+    /// over Loki's limits, are refused here. Says whether all were moved.
     pub fn take_into(
         &mut self,
         key: BatchKey,
@@ -79,12 +89,19 @@ impl Batch {
             if builder.bytes() >= limit {
                 return false;
             }
-            match &self.streams[entry.stream()] {
-                Ok(stream) => builder.add(index as u32, entry, stream, self.session),
-                Err(fault) => {
-                    refuse(RejectReason::InvalidLabels);
-                    self.account.reject(index as u32, RejectReason::InvalidLabels, &fault.to_string());
-                }
+            let fault = match &self.streams[entry.stream()] {
+                Ok(stream) => match self.limits.fault_of(entry, self.now_ns) {
+                    None => {
+                        builder.add(index as u32, entry, stream, self.session);
+                        None
+                    }
+                    fault => fault,
+                },
+                Err(fault) => Some((RejectReason::InvalidLabels, fault.to_string())),
+            };
+            if let Some((reason, told)) = fault {
+                refuse(reason);
+                self.account.reject(index as u32, reason, &told);
             }
             self.next = index as u32 + 1;
         }

@@ -4,6 +4,7 @@
 //! read makes it refuse the whole request without naming the stream. So names are checked here, and values quoted
 //! with escapes that the parser knows.
 
+use super::limits::Limits;
 use crate::session::{NODE_LABEL, TENANT_LABEL};
 use pegel_proto::identity::AgentIdentity;
 use std::fmt::Write as _;
@@ -14,6 +15,32 @@ pub(super) enum LabelFault {
     /// A name is not one that Loki's parser takes.
     #[error("the label name `{0}` has characters outside a-z, A-Z, 0-9 and _")]
     Name(String),
+    /// There are more labels than Loki takes.
+    #[error("the stream has {count} labels, over limits.labels, {most}")]
+    TooMany {
+        /// How many, with those that the aggregator adds.
+        count: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// A name is longer than Loki takes.
+    #[error("the label name `{name}…` is longer than limits.label_name, {most} bytes")]
+    LongName {
+        /// Its beginning.
+        name: String,
+        /// The limit.
+        most: usize,
+    },
+    /// A value is longer than Loki takes.
+    #[error("the value of the label `{name}` has {bytes} bytes, over limits.label_value, {most}")]
+    LongValue {
+        /// The label.
+        name: String,
+        /// The value's size.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
 }
 
 /// The text of an agent's stream: the source's labels with `node` and `tenant` of its certificate, sorted by name. A
@@ -21,6 +48,7 @@ pub(super) enum LabelFault {
 pub(super) fn stream_text<'a>(
     own: impl Iterator<Item = (&'a str, &'a str)>,
     identity: &'a AgentIdentity,
+    limits: &Limits,
 ) -> Result<String, LabelFault> {
     let mut labels: Vec<(&str, &str)> = own.filter(|(_, value)| !value.is_empty()).collect();
     for (claimed, exported) in [(TENANT_LABEL, "exported_tenant"), (NODE_LABEL, "exported_node")] {
@@ -36,6 +64,7 @@ pub(super) fn stream_text<'a>(
     if let Some((name, _)) = labels.iter().find(|(name, _)| !is_name(name)) {
         return Err(LabelFault::Name((*name).to_owned()));
     }
+    limits.check_labels(&labels)?;
     Ok(spell(labels.into_iter()))
 }
 
@@ -163,18 +192,21 @@ mod tests {
     #[test]
     fn node_and_tenant_are_the_certificates_and_those_of_the_source_are_kept() {
         let own = [("job", "x"), ("node", "claimed"), ("tenant", "other"), ("void", "")];
-        let text = stream_text(own.into_iter(), &identity()).unwrap();
+        let text = stream_text(own.into_iter(), &identity(), &Limits::NONE).unwrap();
         assert_eq!(
             text,
             r#"{exported_node="claimed", exported_tenant="other", job="x", node="n1", tenant="acme"}"#
         );
-        assert_eq!(stream_text([].into_iter(), &identity()).unwrap(), r#"{node="n1", tenant="acme"}"#);
+        assert_eq!(
+            stream_text([].into_iter(), &identity(), &Limits::NONE).unwrap(),
+            r#"{node="n1", tenant="acme"}"#
+        );
     }
 
     #[test]
     fn names_that_would_spoil_the_request_are_found() {
         for name in ["a.b", "1a", "ü", "a b", "a=\"b\""] {
-            let fault = stream_text([(name, "x")].into_iter(), &identity()).unwrap_err();
+            let fault = stream_text([(name, "x")].into_iter(), &identity(), &Limits::NONE).unwrap_err();
             assert_eq!(fault, LabelFault::Name(name.into()));
         }
     }

@@ -20,6 +20,7 @@ mod client;
 mod complaint;
 mod encode;
 mod labels;
+mod limits;
 mod piece;
 mod shard;
 mod streams;
@@ -28,6 +29,7 @@ pub(super) mod tally;
 mod tests;
 
 pub use super::backend::{Authorization, SetupError};
+pub use limits::Limits;
 
 use crate::fanout::{Announcement, Delivery, Output, OutputHealth};
 use answer::{Exchange, Meaning};
@@ -40,9 +42,9 @@ use pegel_proto::identity::{AgentIdentity, OutputName, TenantId};
 use pegel_runtime::http_client::ClientTls;
 use pegel_runtime::metrics::Registry;
 use shard::{Shard, ShardSettings, Step};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use streams::StreamLimits;
 use tally::Tally;
 use tokio::sync::Notify;
@@ -107,6 +109,8 @@ pub struct Settings {
     pub stream_rate: u64,
     /// Loki's `per_stream_rate_limit_burst`, in bytes.
     pub stream_burst: u64,
+    /// Loki's limits, by which entries are refused before they are sent.
+    pub limits: Limits,
     /// How long a stream beyond the tenant's most is tried before its entries are refused.
     pub stream_patience: Duration,
 }
@@ -135,6 +139,7 @@ impl Settings {
             park_probe: Duration::from_secs(15),
             stream_rate: DEFAULT_STREAM_RATE,
             stream_burst: DEFAULT_STREAM_BURST,
+            limits: Limits::default(),
             stream_patience: Duration::from_mins(5),
         }
     }
@@ -214,6 +219,7 @@ impl Loki {
             max_retry_after: settings.max_retry_after,
             park_probe: settings.park_probe,
             stream_limits: StreamLimits { rate: settings.stream_rate, burst: settings.stream_burst },
+            limits: settings.limits,
             stream_patience: settings.stream_patience,
             can_ask: settings.query_url.is_some(),
         };
@@ -244,7 +250,7 @@ impl Output for Loki {
 
     fn submit(&self, delivery: Delivery) {
         let cell = self.cell(&delivery.agent.identity);
-        cell.shard.lock().submit(delivery, Instant::now());
+        cell.shard.lock().submit(delivery, Instant::now(), wall_ns());
         cell.wake.notify_one();
     }
 
@@ -257,11 +263,27 @@ impl Output for Loki {
     fn health(&self) -> OutputHealth {
         for cell in self.tenants.read().values().flat_map(|cells| cells.iter()) {
             if let Some(trouble) = cell.shard.lock().trouble() {
-                return OutputHealth { ok: false, detail: format!("tenant {}: {trouble}", cell.tenant) };
+                let detail = format!("tenant {}: {}", cell.tenant, trouble.reason);
+                return OutputHealth { ok: false, detail };
             }
         }
         OutputHealth { ok: true, detail: "the last requests succeeded".into() }
     }
+
+    fn troubles(&self) -> BTreeMap<TenantId, String> {
+        let now = Instant::now();
+        let of_tenant = |cells: &Arc<[Arc<Cell>]>| {
+            let troubles = cells.iter().filter_map(|cell| cell.shard.lock().trouble().cloned());
+            troubles.min_by_key(|trouble| trouble.since).map(|trouble| trouble.told(now))
+        };
+        let tenants = self.tenants.read();
+        tenants.iter().filter_map(|(tenant, cells)| Some((tenant.clone(), of_tenant(cells)?))).collect()
+    }
+}
+
+/// The wall clock, in nanoseconds since the Unix epoch.
+fn wall_ns() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
 }
 
 /// Drives one shard for good.

@@ -14,10 +14,12 @@ mod trouble;
 
 use super::answer::Meaning;
 use super::batch::{Batch, BatchKey};
+use super::limits::Limits;
 use super::piece::{Doubt, Group, Piece, PieceBuilder};
 use super::streams::{StreamLimits, Streams};
 use super::tally::Tally;
 use crate::fanout::{Delivery, Reply, Verdict};
+use crate::output::trouble::Trouble;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -41,6 +43,8 @@ pub(super) struct ShardSettings {
     pub max_retry_after: Duration,
     pub park_probe: Duration,
     pub stream_limits: StreamLimits,
+    /// What is refused before it is sent.
+    pub limits: Limits,
     /// How long a stream may be one too many before its entries are refused.
     pub stream_patience: Duration,
     /// Whether Loki can be asked.
@@ -116,7 +120,7 @@ pub(super) struct Shard {
     /// Since when and how often the stream of the piece at hand was over its limit.
     patience: Option<(Instant, u32)>,
     parked: Option<Parked>,
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
 }
 
 impl Shard {
@@ -146,11 +150,11 @@ impl Shard {
         }
     }
 
-    /// Takes a batch.
-    pub fn submit(&mut self, delivery: Delivery, now: Instant) {
+    /// Takes a batch. `now_ns` is the wall clock's, in nanoseconds since the Unix epoch.
+    pub fn submit(&mut self, delivery: Delivery, now: Instant, now_ns: i64) {
         let key = BatchKey(self.next_key);
         self.next_key += 1;
-        let batch = Batch::new(delivery, now);
+        let batch = Batch::new(delivery, &self.settings.limits, now, now_ns);
         if let Some(parked) = &mut self.parked
             && !parked.told.contains_key(&batch.session)
         {
@@ -193,8 +197,8 @@ impl Shard {
     }
 
     /// What is wrong, if anything is.
-    pub fn trouble(&self) -> Option<&str> {
-        self.parked.as_ref().map(|p| p.reason.as_str()).or(self.trouble.as_deref())
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
     }
 
     /// What to do now.
@@ -303,7 +307,7 @@ impl Shard {
             Err(reason) => {
                 self.tally.question("failed");
                 self.questions += 1;
-                self.in_trouble(reason);
+                self.in_trouble(reason, now);
                 if self.questions < MAX_QUESTIONS {
                     let wait = self.backoff(None, self.questions);
                     self.not_before = Some(now + wait);

@@ -6,6 +6,7 @@ mod http;
 mod model;
 mod simulation;
 
+use super::limits::Limits;
 use super::shard::ShardSettings;
 use super::streams::StreamLimits;
 use crate::fanout::{Delivery, Payload, Reply, Verdict};
@@ -68,6 +69,7 @@ fn settings() -> ShardSettings {
         max_retry_after: Duration::from_mins(1),
         park_probe: Duration::from_secs(15),
         stream_limits: StreamLimits { rate: 2_000, burst: 8_000 },
+        limits: Limits::default(),
         stream_patience: Duration::from_secs(30),
         can_ask: true,
     }

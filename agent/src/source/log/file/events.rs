@@ -7,6 +7,7 @@ use super::known::FileId;
 use super::packed::is_packed;
 use super::pattern::Pattern;
 use super::thread::{FollowedState, Thread, Visit};
+use super::unseen::Rotated;
 use super::watch::{Event, What};
 use crate::source::log::checkpoints::Place;
 use crate::source::log::shape::Shaper;
@@ -278,9 +279,14 @@ impl Thread {
     fn original_of(&self, input: usize, path: &Path) -> Option<FileId> {
         let name = path.file_name()?.to_str()?;
         let ends = name.char_indices().filter(|(at, c)| *at > 0 && matches!(c, '.' | '-' | '_'));
-        let mut original = ends.map(|(at, _)| path.with_file_name(&name[..at])).filter_map(|shorter| {
+        let shorter = ends.clone().map(|(at, _)| name[..at].to_owned());
+        // `app-20260101.log` may be one of `app.log`.
+        let ending = name.rfind('.').map_or("", |at| &name[at..]);
+        let without = ends.map(|(at, _)| format!("{}{ending}", &name[..at]));
+        let without = without.filter(|other| Rotated::of(other.as_bytes(), name.as_bytes()).is_some());
+        let mut original = shorter.chain(without).filter_map(|other| {
             self.known
-                .at(input, &shorter)
+                .at(input, &path.with_file_name(other))
                 .filter(|id| self.known.generation(*id).is_some_and(|g| g.copy_of.is_none()))
         });
         original.next_back()
@@ -366,7 +372,7 @@ impl Thread {
             self.checkpoints.put(fresh.source, Place { last_ns, ..Place::default() });
             fresh.reading = reading.map(|mut reading| {
                 reading.compared = false;
-                (reading.partial_since, reading.mark) = (None, None);
+                reading.partial_since = None;
                 reading
             });
             let fresh = self.known.add(fresh);
@@ -394,7 +400,9 @@ impl Thread {
             let Some(path) = generation.path.clone() else { continue };
             match Stat::of(&path) {
                 Ok(stat) if generation.is(&stat) => {
-                    if stat.bytes != generation.bytes && !generation.queued {
+                    if generation.queued {
+                        self.look(id);
+                    } else if stat.bytes != generation.bytes {
                         self.activate(id);
                     }
                 }

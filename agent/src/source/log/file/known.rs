@@ -32,6 +32,8 @@ pub(super) struct Generation {
     pub(super) tail: Tail,
     /// How large it was when it was last looked at.
     pub(super) bytes: u64,
+    /// For how long its unread bytes have waited; none while it never had any.
+    pub(super) wait: Option<Box<Wait>>,
     /// The generation at the same path before: its lines come first.
     pub(super) after: Option<FileId>,
     /// The generation that this one may be a copy of, made before that is truncated.
@@ -49,8 +51,6 @@ pub(super) struct Reading {
     pub(super) quiet: Quiet,
     /// What is left at the end is no whole entry, since then.
     pub(super) partial_since: Option<Instant>,
-    /// It had so many bytes then, which are not all read.
-    pub(super) mark: Option<(u64, Instant)>,
     /// A compressed generation was read to its end.
     pub(super) ended: bool,
 }
@@ -80,6 +80,14 @@ impl Quiet {
     }
 }
 
+/// When unread bytes were first seen: those up to a place, and then what came behind it.
+pub(super) struct Wait {
+    until: u64,
+    since: Instant,
+    /// Since when there is more than that.
+    more_since: Option<Instant>,
+}
+
 pub(super) enum Content {
     Plain(File),
     Packed(Packed),
@@ -92,6 +100,33 @@ impl Generation {
 
     pub(super) fn unread(&self) -> u64 {
         if self.kind == SourceKind::File { self.bytes.saturating_sub(self.offset) } else { 0 }
+    }
+
+    /// It is so large now.
+    pub(super) fn saw(&mut self, bytes: u64, now: Instant) {
+        self.bytes = bytes;
+        if self.unread() == 0 {
+            return;
+        }
+        match &mut self.wait {
+            Some(wait) if wait.until > self.offset => {
+                if bytes > wait.until {
+                    wait.more_since.get_or_insert(now);
+                }
+            }
+            Some(wait) => {
+                let since = wait.more_since.take().unwrap_or(now);
+                **wait = Wait { until: bytes, since, more_since: None };
+            }
+            None => self.wait = Some(Box::new(Wait { until: bytes, since: now, more_since: None })),
+        }
+    }
+
+    /// For how long the oldest unread byte has waited since it was seen.
+    pub(super) fn waits(&self, now: Instant) -> Duration {
+        let Some(wait) = self.wait.as_ref().filter(|_| self.unread() > 0) else { return Duration::ZERO };
+        let since = if wait.until > self.offset { Some(wait.since) } else { wait.more_since };
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     pub(super) fn described(&self, input: &Arc<str>) -> Described {
@@ -112,6 +147,8 @@ impl Generation {
 pub(super) struct Known {
     all: HashMap<FileId, Generation>,
     last: FileId,
+    /// How many there are of each input.
+    counts: Vec<usize>,
     /// By input and path.
     paths: Vec<HashMap<Arc<Path>, FileId>>,
     /// By input, device and inode.
@@ -120,7 +157,11 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn new(inputs: usize) -> Self {
-        Self { paths: (0..inputs).map(|_| HashMap::new()).collect(), ..Self::default() }
+        Self {
+            counts: vec![0; inputs],
+            paths: (0..inputs).map(|_| HashMap::new()).collect(),
+            ..Self::default()
+        }
     }
 
     pub(super) fn add(&mut self, generation: Generation) -> FileId {
@@ -136,6 +177,7 @@ impl Known {
             self.paths[usize::from(generation.input)].insert(path.clone(), id);
         }
         self.inodes.insert((generation.input, generation.device, generation.inode), id);
+        self.counts[usize::from(generation.input)] += 1;
         self.all.insert(id, generation);
     }
 
@@ -173,6 +215,7 @@ impl Known {
     pub(super) fn remove(&mut self, id: FileId) -> Option<Generation> {
         self.put(id, None);
         let generation = self.all.remove(&id)?;
+        self.counts[usize::from(generation.input)] -= 1;
         let inode = (generation.input, generation.device, generation.inode);
         if self.inodes.get(&inode) == Some(&id) {
             self.inodes.remove(&inode);
@@ -188,6 +231,11 @@ impl Known {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Generation> {
         self.all.values()
+    }
+
+    /// How many there are of an input.
+    pub(super) fn count(&self, input: usize) -> usize {
+        self.counts[input]
     }
 
     pub(super) fn len(&self) -> usize {

@@ -18,7 +18,8 @@
 //!   name begins alike and whose content has the same first KiB and the same bytes before the place of reading. It is
 //!   read on from there. What can't be found within ten minutes is counted, in bytes where it is known how many;
 //! - *unseen*: it came and was renamed away between two looks (the agent was stopped, or did not run). When the generation
-//!   at a path has moved, files beside it whose names go on as those of rotated files do (`.1`, `-20260101`, `.gz`), which
+//!   at a path has moved, files beside it whose names go on as those of rotated files do (`.1`, `-20260101`, `.gz`, or
+//!   `app-20260101.log`), which
 //!   were written since the last look and are of another content than anything known, are read first, oldest first.
 //!
 //! The generation that takes a path waits until the one that had it before was read, so that lines keep their order.
@@ -29,7 +30,8 @@
 //!
 //! Half a line is an entry of its own where a look after the wait for more still finds nothing more; time in which the
 //! thread did not get to look is no silence. What is rotated out of the directory's history before anybody looked is
-//! lost uncounted.
+//! lost. It is counted where numbers tell: the generation that was the newest when the agent ended is `.3`, and there is
+//! no `.2`. Otherwise nobody knows that it was there.
 //!
 //! With copytruncate, what is written between the copy's last read and the truncation is lost before anybody can read
 //! it, unless the agent has: it reads within some 20 ms of a write. A file that is truncated and grows beyond the
@@ -37,6 +39,7 @@
 //! for grown. A file on a file system that does not tell when inodes were made, removed and replaced by one with the
 //! same number and the same beginning while the agent does not run, is taken for the old one.
 
+mod behind;
 mod discover;
 mod events;
 mod identity;
@@ -55,6 +58,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use behind::Behind;
 pub use pattern::{Pattern, PatternError};
 pub use settings::{Settings, Start};
 
@@ -86,6 +90,8 @@ pub struct Status {
     pub missing: usize,
     /// Delivery has no room: files wait.
     pub waiting: bool,
+    /// What waits in files that are behind.
+    pub behind: Behind,
     /// All of them, those with most that is unread first; at most a thousand.
     pub files: Vec<FileStatus>,
 }
@@ -106,7 +112,7 @@ pub struct FileStatus {
     pub offset: u64,
     /// How many wait.
     pub lag_bytes: u64,
-    /// For how long the oldest of them have.
+    /// For how long the oldest of them has, since it was seen.
     pub lag_seconds: f64,
     /// `idle`, `reading`, `renamed`, `removed`, `compressed`, `copy` or `missing`.
     pub state: &'static str,
@@ -168,6 +174,8 @@ struct Shared {
     /// Somebody waits for the status.
     asked: Mutex<(bool, Status)>,
     answered: Condvar,
+    /// What was measured last.
+    behind: Mutex<Behind>,
 }
 
 impl Shared {
@@ -178,6 +186,7 @@ impl Shared {
             told: Mutex::default(),
             asked: Mutex::default(),
             answered: Condvar::new(),
+            behind: Mutex::default(),
         })
     }
 
@@ -236,6 +245,11 @@ impl Files {
         self.shared.wake();
         self.shared.answered.wait_for(&mut asked, STATUS_WAIT);
         asked.1.clone()
+    }
+
+    /// What waits in files, as it was measured last. Doesn't wait.
+    pub(super) fn behind(&self) -> Behind {
+        self.shared.behind.lock().clone()
     }
 
     pub(super) async fn stopped(&self) {

@@ -118,15 +118,12 @@ impl Thread {
         let Some(generation) = self.known.generation_mut(id) else { return Outcome::End };
         let mut grown = size != generation.bytes;
         if size != u64::MAX {
-            generation.bytes = size;
+            generation.saw(size, now);
         }
         if size == offset {
             reading.compared = false;
-            (reading.partial_since, reading.mark) = (None, None);
+            reading.partial_since = None;
             return Outcome::End;
-        }
-        if size != u64::MAX && reading.mark.is_none_or(|(bytes, _)| bytes <= offset) {
-            reading.mark = Some((size, now));
         }
         let label = generation.label.clone();
         let mut want = READ_BYTES;
@@ -189,9 +186,6 @@ impl Thread {
         self.buffer = buffer;
         if matches!(outcome, Outcome::End) {
             reading.compared = false;
-            if self.known.generation(id).is_some_and(|generation| generation.unread() == 0) {
-                reading.mark = None;
-            }
         }
         if full || self.cutter.is_full() {
             self.cut();
@@ -255,7 +249,6 @@ impl Thread {
             compared: false,
             quiet: Quiet::new(),
             partial_since: None,
-            mark: None,
             ended: false,
         }));
         self.open.insert(id);
@@ -265,7 +258,7 @@ impl Thread {
     /// An open generation changed: whether it was truncated is seen now, even where delivery has no room to read it.
     pub(super) fn look(&mut self, id: FileId) {
         let Some(generation) = self.known.generation(id).filter(|g| g.copy_of.is_none()) else { return };
-        let Some(reading) = &generation.reading else { return };
+        let Some(reading) = &generation.reading else { return self.look_from_outside(id) };
         let Content::Plain(file) = &reading.content else { return };
         let Ok(stat) = Stat::of_open(file) else { return };
         let print = generation.print;
@@ -281,10 +274,19 @@ impl Thread {
         }
         let Some(generation) = self.known.generation_mut(id) else { return };
         if stat.bytes != generation.bytes {
-            generation.bytes = stat.bytes;
+            generation.saw(stat.bytes, Instant::now());
             if let Some(reading) = &mut generation.reading {
                 reading.quiet.looked(true);
             }
+        }
+    }
+
+    /// A generation for which there is no descriptor grew, for all that can be seen: it is known how much waits.
+    fn look_from_outside(&mut self, id: FileId) {
+        let Some(generation) = self.known.generation_mut(id) else { return };
+        let stat = generation.path.as_deref().and_then(|path| Stat::of(path).ok());
+        if let Some(stat) = stat.filter(|stat| generation.is(stat) && stat.bytes > generation.bytes) {
+            generation.saw(stat.bytes, Instant::now());
         }
     }
 
@@ -311,6 +313,8 @@ impl Thread {
         self.open.remove(&id);
         if let Some(generation) = self.known.generation_mut(id) {
             generation.reading = None;
+            // Of what is idle nothing is kept that is not needed: there may be very many.
+            generation.wait = generation.wait.take().filter(|_| generation.unread() > 0);
         }
     }
 

@@ -65,6 +65,7 @@ impl Thread {
                 let mut labels: Vec<Arc<Path>> = last.keys().cloned().collect();
                 labels.sort();
                 for label in labels {
+                    self.count_removed(input, &label, last[&label]);
                     self.unseen(input, &label, &mut last, since, true);
                 }
             }
@@ -121,6 +122,7 @@ impl Thread {
             last_ns: place.last_ns,
             tail: super::identity::Tail::default(),
             bytes: place.offset,
+            wait: None,
             after: None,
             copy_of: None,
             queued: false,

@@ -1,5 +1,6 @@
 //! Metrics of log files.
 
+use super::FileStatus;
 use pegel_runtime::metrics::{Counter, Gauge, Registry};
 
 /// Those of one input.
@@ -9,6 +10,7 @@ pub(super) struct Telemetry {
     pub(super) truncations: Counter,
     pub(super) recovered: Counter,
     pub(super) lost_bytes: Counter,
+    pub(super) lost_generations: Counter,
     pub(super) files: Gauge,
     pub(super) open: Gauge,
     pub(super) lag_bytes: Gauge,
@@ -44,6 +46,11 @@ impl Telemetry {
                 "Bytes of log files that were known to be there and could not be read any more.",
                 &labels,
             ),
+            lost_generations: registry.counter(
+                "pegel_log_lost_generations_total",
+                "Log files that were rotated and removed while the agent did not run, as far as their numbers tell.",
+                &labels,
+            ),
             files: registry.gauge("pegel_log_files", "Log files that are known.", &labels),
             open: registry.gauge("pegel_log_open_files", "Log files that are open.", &labels),
             lag_bytes: registry.gauge(
@@ -53,9 +60,52 @@ impl Telemetry {
             ),
             lag_seconds: registry.gauge(
                 "pegel_log_lag_seconds",
-                "For how long the oldest unread bytes have waited in their file.",
+                "For how long the oldest unread byte has waited in its file since it was seen.",
                 &labels,
             ),
         }
+    }
+}
+
+/// Metrics of the files that are furthest behind, taken away when they no longer are.
+pub(super) struct NamedFiles {
+    registry: Registry,
+    shown: Vec<[String; 2]>,
+}
+
+const FILE_LAG_BYTES: &str = "pegel_log_file_lag_bytes";
+const FILE_LAG_SECONDS: &str = "pegel_log_file_lag_seconds";
+
+impl NamedFiles {
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self { registry: registry.clone(), shown: Vec::new() }
+    }
+
+    /// Shows these, and no other.
+    pub(super) fn show(&mut self, files: &[FileStatus]) {
+        let now: Vec<_> = files.iter().map(|file| [file.input.clone(), file.path.clone()]).collect();
+        for gone in self.shown.iter().filter(|shown| !now.contains(shown)) {
+            let [input, path] = gone;
+            for name in [FILE_LAG_BYTES, FILE_LAG_SECONDS] {
+                self.registry.remove(name, &[("input", input), ("path", path)]);
+            }
+        }
+        // Two generations of one path are one series: the later one stands behind the first.
+        for file in files.iter().rev() {
+            let labels = [("input", file.input.as_str()), ("path", file.path.as_str())];
+            let bytes = self.registry.gauge(
+                FILE_LAG_BYTES,
+                "Bytes that wait unread in a file, of the ten files with the most that have waited for a second.",
+                &labels,
+            );
+            bytes.set(file.lag_bytes as f64);
+            let seconds = self.registry.gauge(
+                FILE_LAG_SECONDS,
+                "For how long the oldest unread byte of such a file has waited.",
+                &labels,
+            );
+            seconds.set(file.lag_seconds);
+        }
+        self.shown = now;
     }
 }

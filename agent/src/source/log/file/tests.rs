@@ -1,6 +1,10 @@
 //! Writers with real files, rotated in all ways, read by the real code into a collecting intake. The oracle: each
 //! numbered line once, in order, with rising times; what is built again after a kill is what it was.
 
+mod behind;
+mod labels;
+mod unseen;
+
 use super::thread::{Pace, Thread};
 use super::*;
 use crate::intake::{Inbox, log_intake};
@@ -30,8 +34,8 @@ struct Agent {
 fn input(include: &[String], start: Start) -> (Input, Settings) {
     let files = Settings {
         include: include.iter().map(|text| Pattern::parse(text).unwrap()).collect(),
-        exclude: Vec::new(),
         start,
+        ..Settings::default()
     };
     let input = Input {
         name: "app".to_owned(),

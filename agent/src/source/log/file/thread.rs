@@ -4,7 +4,7 @@ use super::identity::{Stat, Tail};
 use super::known::{FileId, Generation, Known};
 use super::missing::Missing;
 use super::settings::{Settings, Start};
-use super::telemetry::Telemetry;
+use super::telemetry::{NamedFiles, Telemetry};
 use super::watch::Watch;
 use super::{FileStatus, Followed, Parts, Shared, Status};
 use crate::source::log::checkpoints::{Checkpoints, Print, SourceId, SourceKind};
@@ -98,7 +98,10 @@ impl InputState {
     pub(super) fn shaping(&mut self, label: &Path) -> (Vec<(String, String)>, &mut Shaper) {
         let mut labels = self.labels.clone();
         labels.entry("job".to_owned()).or_insert_with(|| self.name.to_string());
-        labels.insert("filename".to_owned(), label.display().to_string());
+        let filename = label.display().to_string();
+        let of_path = self.settings.labels_of(&filename);
+        labels.extend(of_path.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        labels.insert("filename".to_owned(), filename);
         let followed = self.followed.get_mut(label);
         if let Some(followed) = &followed {
             labels.extend(followed.followed.labels.iter().cloned());
@@ -141,6 +144,11 @@ pub(super) struct Thread {
     pub(super) by_source: HashMap<SourceId, FileId>,
     /// Files that changed before this were looked at.
     pub(super) heard_before: SystemTime,
+    pub(super) measure_at: Instant,
+    /// The files that metrics name.
+    pub(super) named: NamedFiles,
+    /// Since when delivery has had no room.
+    pub(super) no_room_since: Option<Instant>,
     room_wait: Duration,
     /// More is there to read now.
     busy: bool,
@@ -149,7 +157,7 @@ pub(super) struct Thread {
     next_tick: Instant,
     next_scan: Instant,
     shutdown: CancellationToken,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What came of a generation's turn.
@@ -203,11 +211,14 @@ impl Thread {
             held: HashSet::new(),
             rescan: false,
             started_at: now,
-            registry: parts.registry,
+            registry: parts.registry.clone(),
             pace: Pace::default(),
             copies: HashMap::new(),
             by_source: HashMap::new(),
             heard_before: SystemTime::now(),
+            measure_at: now,
+            named: NamedFiles::new(&parts.registry),
+            no_room_since: None,
             room_wait: ROOM_WAIT.0,
             busy: false,
             due: None,
@@ -334,6 +345,7 @@ impl Thread {
             && !generation.queued
         {
             generation.queued = true;
+            generation.saw(generation.bytes, Instant::now());
             let unknown = generation.print.bytes == 0;
             self.queue.push_back(id);
             self.try_open(id);
@@ -352,6 +364,11 @@ impl Thread {
     pub(super) fn offer(&mut self, logs: Logs) {
         debug_assert!(self.pending.is_none(), "nothing is shaped while a block waits");
         self.pending = self.cutter.intake().try_offer(logs).err();
+        if self.pending.is_none() {
+            self.no_room_since = None;
+        } else {
+            self.no_room_since.get_or_insert_with(Instant::now);
+        }
     }
 
     fn has_handed_over(&mut self) -> bool {
@@ -384,28 +401,7 @@ impl Thread {
             self.tick_open(id);
         }
         self.search_missing(now);
-        self.gauge(now);
-    }
-
-    fn gauge(&self, now: Instant) {
-        let mut sums = vec![(0_u32, 0_u32, 0_u64, Duration::ZERO); self.inputs.len()];
-        for generation in self.known.iter() {
-            let sum = &mut sums[usize::from(generation.input)];
-            sum.0 += 1;
-            sum.2 += generation.unread();
-            if let Some(reading) = &generation.reading {
-                sum.1 += 1;
-                if let Some((_, since)) = reading.mark {
-                    sum.3 = sum.3.max(now.saturating_duration_since(since));
-                }
-            }
-        }
-        for (input, (files, open, bytes, lag)) in self.inputs.iter().zip(sums) {
-            input.telemetry.files.set(f64::from(files));
-            input.telemetry.open.set(f64::from(open));
-            input.telemetry.lag_bytes.set(bytes as f64);
-            input.telemetry.lag_seconds.set(lag.as_secs_f64());
-        }
+        self.measure(now);
     }
 
     fn answer(&self) {
@@ -430,12 +426,12 @@ impl Thread {
             open: self.open.len(),
             missing: self.missing.len(),
             waiting: self.pending.is_some(),
+            behind: self.shared.behind.lock().clone(),
             files: files.into_iter().map(|(g, missing)| self.status_of(g, missing, now)).collect(),
         }
     }
 
-    fn status_of(&self, generation: &Generation, missing: bool, now: Instant) -> FileStatus {
-        let mark = generation.reading.as_ref().and_then(|reading| reading.mark);
+    pub(super) fn status_of(&self, generation: &Generation, missing: bool, now: Instant) -> FileStatus {
         let elsewhere = generation.path.as_ref().filter(|path| **path != generation.label);
         FileStatus {
             input: self.inputs[usize::from(generation.input)].name.to_string(),
@@ -444,7 +440,7 @@ impl Thread {
             bytes: generation.bytes,
             offset: generation.offset,
             lag_bytes: generation.unread(),
-            lag_seconds: mark.map_or(0.0, |(_, at)| now.saturating_duration_since(at).as_secs_f64()),
+            lag_seconds: generation.waits(now).as_secs_f64(),
             state: match generation {
                 _ if missing => "missing",
                 Generation { copy_of: Some(_), .. } => "copy",
@@ -473,6 +469,7 @@ impl Thread {
             last_ns: 0,
             tail: Tail::default(),
             bytes: stat.bytes,
+            wait: None,
             after: None,
             copy_of: None,
             queued: false,

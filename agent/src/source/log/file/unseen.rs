@@ -45,11 +45,20 @@ impl Thread {
         let (Some(dir), Some(name)) = (label.parent(), label.file_name()) else { return };
         let Ok(entries) = std::fs::read_dir(dir) else { return };
         let recorded = since.checked_sub(RECORDED).unwrap_or(since);
+        // A name with the date in its middle may as well be a file of its own: it is a rotated one where what was at
+        // the path has moved.
+        let moved = self.known.at(input, label).is_none_or(|holder| last.get(label) != Some(&holder));
         let mut unseen = Vec::new();
         for entry in entries.flatten() {
             let other = entry.file_name();
-            let suffix = other.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
-            let Some(order) = suffix.and_then(order_of) else { continue };
+            let Some(rotated) = Rotated::of(name.as_encoded_bytes(), other.as_encoded_bytes()) else {
+                continue;
+            };
+            let order = match rotated {
+                Rotated::Behind(order) => order,
+                Rotated::Between(date) if moved => (0, date),
+                Rotated::Between(_) => continue,
+            };
             let path = entry.path();
             let Ok(meta) = entry.metadata() else { continue };
             let Ok(modified) = meta.modified() else { continue };
@@ -70,6 +79,36 @@ impl Thread {
         unseen.sort();
         for (_, _, path) in unseen {
             self.take_unseen(input, label, &path, last);
+        }
+    }
+
+    /// Counts generations that were rotated and removed while the agent did not run, as far as that is certain: the
+    /// newest that it knew was at the path then, and is called `.3` now; so `.2` and `.1` came after it.
+    pub(super) fn count_removed(&self, input: usize, label: &Arc<Path>, newest: FileId) {
+        // Where nothing is at the path the next start would find the same gap.
+        let another = Stat::of(label).is_ok_and(|stat| {
+            self.known.generation(newest).is_some_and(|newest| stat.kind == Kind::File && !newest.is(&stat))
+        });
+        let path = self.known.generation(newest).and_then(|generation| generation.path.clone());
+        let Some(number) = path.filter(|_| another).and_then(|path| number_behind(label, &path)) else {
+            return;
+        };
+        let numbered = |n: u32| {
+            ["", ".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip"].iter().any(|packed| {
+                let mut path = label.as_os_str().to_owned();
+                path.push(format!(".{n}{packed}"));
+                std::fs::symlink_metadata(path).is_ok()
+            })
+        };
+        let removed = (1..number).filter(|n| !numbered(*n)).count();
+        if removed > 0 {
+            self.inputs[input].telemetry.lost_generations.add(removed as u64);
+            tracing::warn!(
+                path = %label.display(),
+                generations = removed,
+                "log files were rotated and removed while the agent did not run: their lines are lost, nobody knows \
+                 how many"
+            );
         }
     }
 
@@ -128,6 +167,36 @@ impl Thread {
     }
 }
 
+/// How a name says that it is a rotated file's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rotated {
+    /// `app.log.1`, `app.log-20260101.gz`: by what stands behind it.
+    Behind((i64, String)),
+    /// `app-20260101.log`, `app.2026-01-01.log.gz`: by a date before what a name ends with.
+    Between(String),
+}
+
+impl Rotated {
+    /// Whether a name is that of another one's rotated file.
+    pub(super) fn of(name: &[u8], other: &[u8]) -> Option<Self> {
+        if let Some(order) = other.strip_prefix(name).and_then(order_of) {
+            return Some(Self::Behind(order));
+        }
+        let dot = name.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0)?;
+        let (stem, ending) = name.split_at(dot);
+        let plain =
+            [&b".gz"[..], b".zst"].iter().find_map(|packed| other.strip_suffix(*packed)).unwrap_or(other);
+        let middle = plain.strip_prefix(stem)?.strip_suffix(ending)?;
+        let date =
+            std::str::from_utf8(middle.strip_prefix(b"-").or_else(|| middle.strip_prefix(b"."))?).ok()?;
+        // Year, month and day at least: a shorter number is more likely that of a worker.
+        let digits = date.bytes().filter(u8::is_ascii_digit).count();
+        let dated = date.starts_with(|c: char| c.is_ascii_digit())
+            && date.chars().all(|c| c.is_ascii_digit() || "-_.:TZ".contains(c));
+        (dated && digits >= 8).then(|| Self::Between(date.to_owned()))
+    }
+}
+
 /// Whether what a name goes on with says that it was rotated; the order of those that are written at the same time,
 /// oldest first: of `.2` and `.1` the higher number is older, of dates the lower one.
 fn order_of(suffix: &[u8]) -> Option<(i64, String)> {
@@ -145,6 +214,13 @@ fn order_of(suffix: &[u8]) -> Option<(i64, String)> {
             dated.then(|| (number.map_or(0, |n| -n), rest.to_owned()))
         }
     }
+}
+
+/// The number that a path has behind another one's: 3 of `app.log.3`. A thousand are enough for everybody.
+fn number_behind(label: &Path, path: &Path) -> Option<u32> {
+    let behind = path.as_os_str().as_encoded_bytes().strip_prefix(label.as_os_str().as_encoded_bytes())?;
+    let digits = std::str::from_utf8(behind.strip_prefix(b".")?).ok()?;
+    digits.parse().ok().filter(|number| *number < 1_000)
 }
 
 /// Whether a file's time of change was set to an earlier one than that at which it was made.
@@ -168,7 +244,8 @@ fn begins_with(path: &Path) -> Option<(SourceKind, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
-    use super::order_of;
+    use super::{Rotated, number_behind, order_of};
+    use std::path::Path;
 
     #[test]
     fn names_of_rotated_files_and_which_is_older() {
@@ -188,5 +265,33 @@ mod tests {
         }
         assert!(order_of(b".10") < order_of(b".9.gz") && order_of(b".9") < order_of(b".1"));
         assert!(order_of(b"-20260101") < order_of(b"-20260102"));
+    }
+    #[test]
+    fn names_with_a_date_in_their_middle() {
+        let of = |other: &str| Rotated::of(b"app.log", other.as_bytes());
+        let between = |date: &str| Some(Rotated::Between(date.to_owned()));
+        assert_eq!(of("app-20260101.log"), between("20260101"));
+        assert_eq!(of("app-20260101.log.gz"), between("20260101"));
+        assert_eq!(of("app.2026-01-01T10.log.zst"), between("2026-01-01T10"));
+        assert_eq!(of("app.log-20260101.gz"), Some(Rotated::Behind((0, "20260101".to_owned()))));
+        for other in [
+            "app-1.log",
+            "app-2026.log",
+            "app-debug.log",
+            "app-20260101.txt",
+            "app.log",
+            "other-20260101.log",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(Rotated::of(b"app", b"app-20260101.log"), None);
+        assert!(between("20260101") < between("20260102"));
+    }
+
+    #[test]
+    fn numbers_behind_names() {
+        let number = |path: &str| number_behind(Path::new("/a/x.log"), Path::new(path));
+        assert_eq!((number("/a/x.log.3"), number("/a/x.log"), number("/b/x.log.3")), (Some(3), None, None));
+        assert_eq!((number("/a/x.log.3.gz"), number("/a/x.log.99999")), (None, None));
     }
 }

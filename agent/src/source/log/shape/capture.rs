@@ -60,6 +60,25 @@ impl Capture {
         Ok(capture)
     }
 
+    /// The names of its groups.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|(_, name)| name.as_str())
+    }
+
+    /// The groups that took part, and what they hold; none if the text does not match.
+    pub fn pairs<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let found = self.regex.captures(text);
+        self.names.iter().filter_map(move |(group, name)| {
+            let found = found.as_ref()?.get(*group)?;
+            Some((name.as_str(), &text[found.range()]))
+        })
+    }
+
+    /// The expression as it was written.
+    pub fn text(&self) -> &str {
+        self.regex.as_str()
+    }
+
     /// Room for where groups are, to be kept.
     pub(super) fn locations(&self) -> CaptureLocations {
         self.regex.capture_locations()

@@ -2,6 +2,7 @@
 
 use super::{Aside, Parked, Piece, Shard, Step};
 use crate::fanout::Verdict;
+use crate::output::trouble::Trouble;
 use rand::Rng as _;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ impl Shard {
         let wait = self.backoff(after, self.failures);
         self.not_before = Some(now + wait);
         self.failures = self.failures.saturating_add(1);
-        self.in_trouble(reason);
+        self.in_trouble(reason, now);
     }
 
     /// Puts a piece aside for its stream's limit; only its session waits.
@@ -34,7 +35,7 @@ impl Shard {
         self.tally.retry();
         let due = now + self.backoff(None, tries);
         self.aside.push(Aside { due, since, tries: tries.saturating_add(1), piece });
-        self.in_trouble(reason);
+        self.in_trouble(reason, now);
     }
 
     /// Puts a piece aside for its stream's rate. More than the stream's burst at once never passes, however long one
@@ -89,19 +90,16 @@ impl Shard {
             });
         }
         self.tally.parked(true);
+        Trouble::befall(&mut self.trouble, reason.clone(), now);
         self.parked = Some(Parked { reason, told });
     }
 
-    pub(super) fn in_trouble(&mut self, reason: String) {
+    pub(super) fn in_trouble(&mut self, reason: String, now: Instant) {
+        let (output, tenant) = (self.tally.output(), self.tally.tenant());
         if self.trouble.is_none() {
-            tracing::warn!(
-                output = self.tally.output(),
-                tenant = self.tally.tenant(),
-                reason,
-                "output fails"
-            );
+            tracing::warn!(output, tenant, reason, "output fails");
         }
-        self.trouble = Some(reason);
+        Trouble::befall(&mut self.trouble, reason, now);
     }
 
     pub(super) fn well(&mut self) {

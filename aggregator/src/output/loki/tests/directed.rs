@@ -1,8 +1,9 @@
 //! Decisions of the shard, one at a time.
 
 use super::super::answer::{Exchange, Meaning, Response};
+use super::super::limits::Limits;
 use super::super::piece::Piece;
-use super::super::shard::{Holdings, Shard, Step};
+use super::super::shard::{Holdings, Shard, ShardSettings, Step};
 use super::super::tally::Tally;
 use super::{SECOND, START_NS, Said, agent_info, delivery, settings};
 use crate::fanout::Verdict;
@@ -24,15 +25,23 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(settings())
+    }
+
+    fn with(settings: ShardSettings) -> Self {
         let (sender, verdicts) = mpsc::unbounded_channel();
-        let shard = Shard::new(settings(), Tally::new(&Registry::new(), "o", "t"), 1);
+        let shard = Shard::new(settings, Tally::new(&Registry::new(), "o", "t"), 1);
         let agents = [agent_info("n1", 1), agent_info("n2", 2)];
         Self { shard, now: Instant::now(), agents, seq: 0, sender, verdicts }
     }
 
     fn submit(&mut self, agent: usize, entries: &[Said]) {
         self.seq += 1;
-        self.shard.submit(delivery(&self.agents[agent], self.seq, false, entries, &self.sender), self.now);
+        self.shard.submit(
+            delivery(&self.agents[agent], self.seq, false, entries, &self.sender),
+            self.now,
+            START_NS,
+        );
     }
 
     /// The next request; waits until it is due.
@@ -197,4 +206,67 @@ fn refusals_without_a_reason_park_an_output_that_never_took_anything() {
     }
     assert_eq!(bench.verdicts.try_recv(), Ok(Verdict::Resumed));
     assert_eq!(bench.outcome().delivered, 2);
+}
+
+#[test]
+fn what_is_over_a_limit_is_refused_unsent_and_the_rest_goes() {
+    let limits = Limits { line: 20, label_value: 4, age: Duration::from_hours(1), ..Limits::default() };
+    let mut bench = Bench::with(ShardSettings { limits, ..settings() });
+    let minutes = |n: i64| n * 60 * SECOND;
+    let entries = [
+        ("a", START_NS - minutes(62), "too old".to_owned()),
+        // The clocks may differ: Loki has the say.
+        ("a", START_NS - minutes(60) - SECOND, "old".to_owned()),
+        ("a", START_NS, "l".repeat(21)),
+        ("long-value", START_NS, "x".to_owned()),
+        ("a", START_NS + minutes(600), "ahead".to_owned()),
+    ];
+    bench.submit(0, &entries);
+    let piece = bench.sent();
+    let sent: Vec<_> =
+        piece.groups.iter().flat_map(|group| &group.records).map(|record| record.index).collect();
+    assert_eq!(sent, [1, 4]);
+    bench.answer(204, "");
+    let outcome = bench.outcome();
+    assert_eq!(outcome.delivered, 2);
+    let refused: Vec<_> =
+        outcome.rejections.iter().map(|r| (r.reason, r.records.clone(), r.message.as_str())).collect();
+    assert_eq!(
+        refused,
+        [
+            (RejectReason::TooOld, vec![(0, 1)], "the entry is older than limits.max_age, 3600s"),
+            (
+                RejectReason::InvalidLabels,
+                vec![(3, 1)],
+                "the value of the label `app` has 10 bytes, over limits.label_value, 4"
+            ),
+            (RejectReason::TooLarge, vec![(2, 1)], "a line of 21 bytes is over limits.line, 20"),
+        ]
+    );
+}
+
+#[test]
+fn labels_are_counted_as_loki_counts_them() {
+    let limits = Limits { labels: 3, label_name: 8, ..Limits::default() };
+    let check = |labels: &[(&str, &str)]| limits.check_labels(labels).err().map(|fault| fault.to_string());
+    assert_eq!(check(&[("a", "1"), ("node", "n"), ("tenant", "t")]), None);
+    assert_eq!(
+        check(&[("a", "1"), ("node", "n"), ("service_name", "s"), ("tenant", "t")]),
+        Some("the label name `service_name…` is longer than limits.label_name, 8 bytes".to_owned())
+    );
+    let four = [("a", "1"), ("b", "1"), ("node", "n"), ("tenant", "t")];
+    assert_eq!(check(&four), Some("the stream has 4 labels, over limits.labels, 3".to_owned()));
+    assert_eq!(Limits::NONE.check_labels(&four), Ok(()));
+}
+
+#[test]
+fn what_loki_may_hold_already_is_held_against_no_limit() {
+    let limits = Limits { line: 3, ..Limits::default() };
+    let mut bench = Bench::with(ShardSettings { limits, can_ask: false, ..settings() });
+    bench.seq += 1;
+    let delivery = delivery(&bench.agents[0], bench.seq, true, &[said("a", 1)], &bench.sender);
+    bench.shard.submit(delivery, bench.now, START_NS);
+    assert_eq!(bench.sent().len(), 1);
+    bench.answer(204, "");
+    assert_eq!(bench.outcome().delivered, 1);
 }

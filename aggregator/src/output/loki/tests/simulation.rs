@@ -146,7 +146,11 @@ impl World {
         }
         self.model.now_ns = self.model.now_ns.max(agent.now_ns);
         agent.seq += 1;
-        self.shard.submit(delivery(&agent.info, agent.seq, false, &entries, &agent.sender), self.now);
+        self.shard.submit(
+            delivery(&agent.info, agent.seq, false, &entries, &agent.sender),
+            self.now,
+            START_NS,
+        );
         agent.unsettled.push_back(Batch { seq: agent.seq, entries, fates });
     }
 
@@ -160,7 +164,7 @@ impl World {
         agent.info = agent_info(&agent.node, self.sessions);
         for batch in &agent.unsettled {
             let delivery = delivery(&agent.info, batch.seq, true, &batch.entries, &agent.sender);
-            self.shard.submit(delivery, self.now);
+            self.shard.submit(delivery, self.now, START_NS);
         }
     }
 
