@@ -19,11 +19,13 @@ async fn a_killed_agent_loses_no_line_and_repeats_none() {
     let mut rng = StdRng::seed_from_u64(seed());
     let Some(mut world) = World::start("").await else { return };
     let writers = writers(&world);
+    let mut arrived = 0;
     for _ in 0..rounds("PEGEL_KILLS", 20) {
         let_run(Duration::from_millis(rng.random_range(50..1_500))).await;
         world.agent.kill();
         let_run(Duration::from_millis(rng.random_range(0..300))).await;
-        world.agent.start().await;
+        world.restart(&mut arrived).await;
+        println!("{arrived}");
     }
     let_run(Duration::from_secs(1)).await;
     world.check(writers).await;
@@ -34,7 +36,7 @@ async fn a_killed_agent_that_had_nobody_to_deliver_to_loses_no_line() {
     let mut rng = StdRng::seed_from_u64(seed());
     let Some(mut world) = World::start("").await else { return };
     let writers = writers(&world);
-    let mut away = false;
+    let (mut away, mut arrived) = (false, 0);
     for _ in 0..rounds("PEGEL_KILLS", 20) / 2 {
         if rng.random_bool(0.5) != away {
             away = !away;
@@ -42,7 +44,7 @@ async fn a_killed_agent_that_had_nobody_to_deliver_to_loses_no_line() {
         }
         let_run(Duration::from_millis(rng.random_range(50..2_500))).await;
         world.agent.kill();
-        world.agent.start().await;
+        world.restart(&mut arrived).await;
     }
     if away {
         world.aggregator.start().await;

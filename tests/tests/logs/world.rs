@@ -20,11 +20,12 @@ pub fn loki_setup() -> LokiSetup {
 }
 
 pub struct World {
-    pub site: Site,
     pub loki: Loki,
     pub aggregator: Aggregator,
     pub agent: Agent,
     pub dir: PathBuf,
+    /// The last to go: what programs said is in its directory, and is shown where a test fails.
+    pub site: Site,
 }
 
 /// The YAML of an output towards a base URL, with the address that answers the ambiguous.
@@ -78,6 +79,14 @@ impl World {
     /// Waits until the agent's books of logs are as somebody wants them.
     pub async fn books_when(&self, what: &str, want: impl Fn(&Books) -> bool) -> Books {
         eventually(what, SETTLE_WITHIN, || async { self.agent.books_of("logs").await.filter(&want) }).await
+    }
+
+    /// Starts the agent again. What its books said of the life before is not forgotten, and not lost.
+    pub async fn restart(&mut self, before: &mut u64) {
+        self.agent.start().await;
+        let books = self.books_when("the agent answers", |_| true).await;
+        assert!(books.arrived() >= *before && books.lost_in_crash == 0, "{before} had arrived: {books:?}");
+        *before = books.arrived();
     }
 
     /// Bytes of files that wait unread.
