@@ -74,6 +74,14 @@ pub struct UpArgs {
     /// The backend's out_of_order_time_window, such as 30h: how long an outage it can make up for.
     #[arg(long, value_name = "DURATION", requires = "prometheus")]
     pub out_of_order_window: Option<String>,
+    /// Writes this machine's logs to this Loki, as --prometheus does its metrics. Without both they are kept in memory,
+    /// behind the page; with --prometheus alone they are not collected.
+    #[arg(long, value_name = "URL", requires = "prometheus")]
+    pub loki: Option<String>,
+    /// Does not collect this machine's logs: the journal, or the files of /var/log where there is none, and what
+    /// containers say.
+    #[arg(long, conflicts_with = "loki")]
+    pub no_logs: bool,
     /// The address of the page; port 0 takes a free one. It has no authentication.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4434")]
     pub listen: SocketAddr,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod browser;
+pub mod chat;
 pub mod disk;
 pub mod docker;
 pub mod exporter;

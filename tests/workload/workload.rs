@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::hint::black_box;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::exit;
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ workload STEP [then STEP]…
   threads COUNT          starts that many threads that do nothing
   spawn COUNT            starts that many processes that do nothing
   say LINES [TEXT]       writes lines to stdout
+  chat DIRECTORY RATE    writes numbered lines to stdout and to stderr for ever, so many a second to each; a file of
+                         the directory, one for each life, has how many it has written
   serve PORT             takes connections for ever and reads what they send, in a thread of its own
   send HOST:PORT BYTES   connects, sends that many bytes and waits for the count that came back
   exit CODE              ends";
@@ -95,10 +97,38 @@ fn run(step: &[String], kept: &mut Kept) -> Result<(), String> {
             }
         }
         "say" => (0..number(1)?).for_each(|n| println!("{n} {}", word(2).unwrap_or("line"))),
+        "chat" => chat(word(1)?, number(2)?).map_err(io)?,
         "serve" => serve(&TcpListener::bind(("0.0.0.0", number(1)? as u16)).map_err(io)?),
         "send" => send(word(1)?, number(2)?).map_err(io)?,
         "exit" => exit(number(1)? as i32),
         other => return Err(format!("there is no step `{other}`")),
+    }
+    Ok(())
+}
+
+/// The line of a number in a life: every fiftieth is longer than what runtimes write at once.
+fn line(life: usize, number: u64) -> String {
+    let words = if number % 50 == 49 { 2_500 } else { 4 };
+    let mut text = format!("life {life} line {number:08}");
+    for word in 0..words {
+        text.push_str(&format!(" {:08x}", (number << 20 | word).wrapping_mul(0x9e37_79b9_7f4a_7c15) as u32));
+    }
+    text.push('\n');
+    text
+}
+
+fn chat(directory: &str, rate: u64) -> std::io::Result<()> {
+    let life = fs::read_dir(directory)?.count();
+    let mut written = File::create(format!("{directory}/{life}"))?;
+    let began = Instant::now();
+    for number in 0.. {
+        let due = Duration::from_millis(1_000 * number / rate.max(1));
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
+        let text = line(life, number);
+        std::io::stdout().lock().write_all(text.as_bytes())?;
+        std::io::stderr().lock().write_all(text.as_bytes())?;
+        written.seek(SeekFrom::Start(0))?;
+        written.write_all(format!("{:08}", number + 1).as_bytes())?;
     }
     Ok(())
 }

@@ -26,6 +26,8 @@ pub(super) struct Layout {
     pub(super) page_address_file: PathBuf,
     /// Where remote write goes, if anywhere.
     pub(super) write_url: Option<String>,
+    /// The Loki that logs go to, if any.
+    pub(super) loki_url: Option<String>,
     ca_file: PathBuf,
     crl_file: PathBuf,
     agent_files: IssuedFiles,
@@ -36,6 +38,7 @@ impl Layout {
     /// Makes the directory and the certificates that are missing.
     pub(super) fn prepare(dir: &Path, args: &UpArgs) -> Result<Self> {
         let write_url = args.prometheus.as_deref().map(write_url).transpose()?;
+        let loki_url = args.loki.as_deref().map(loki_url).transpose()?;
         let node = match &args.node {
             Some(node) => node.clone(),
             None => host_name(),
@@ -67,6 +70,7 @@ impl Layout {
             agents_address_file: dir.join("agents.address"),
             page_address_file: dir.join("page.address"),
             write_url,
+            loki_url,
             ca_file: ca.certificate_path(),
             crl_file: ca.crl_path(),
             identity,
@@ -95,18 +99,21 @@ impl Layout {
     }
 
     fn aggregator_config(&self, args: &UpArgs) -> String {
-        let outputs = match &self.write_url {
-            None => "outputs: []\n".to_owned(),
-            Some(url) => {
-                let window = args.out_of_order_window.as_ref();
-                let window =
-                    window.map(|w| format!("    out_of_order_window: {}\n", quoted(w))).unwrap_or_default();
-                format!(
-                    "outputs:\n  - type: remote_write\n    name: prometheus\n    url: {}\n{window}",
-                    quoted(url)
-                )
-            }
-        };
+        let mut outputs = String::new();
+        if let Some(url) = &self.write_url {
+            let window = args.out_of_order_window.as_ref();
+            let window =
+                window.map(|w| format!("    out_of_order_window: {}\n", quoted(w))).unwrap_or_default();
+            outputs =
+                format!("  - type: remote_write\n    name: prometheus\n    url: {}\n{window}", quoted(url));
+        }
+        if let Some(url) = &self.loki_url {
+            let url = quoted(url);
+            outputs
+                .push_str(&format!("  - type: loki\n    name: loki\n    url: {url}\n    query_url: {url}\n"));
+        }
+        let outputs =
+            if outputs.is_empty() { "outputs: []\n".to_owned() } else { format!("outputs:\n{outputs}") };
         let IssuedFiles { cert, key } = &self.aggregator_files;
         format!(
             "# Written by `pegel up`, anew at each start.\n\
@@ -136,6 +143,7 @@ impl Layout {
              aggregator:\n  addresses: [{}]\n  ca_file: {}\n  cert_file: {}\n  key_file: {}\n\
              state_dir: {}\n\
              host:\n  interval: {}\n\
+             {}\
              admin:\n  listen: \"127.0.0.1:0\"\n  address_file: {}\n",
             quoted(aggregator),
             quoted(self.ca_file.display()),
@@ -143,9 +151,40 @@ impl Layout {
             quoted(key.display()),
             quoted(self.dir.join("agent").display()),
             quoted(&args.interval),
+            self.logs(args),
             quoted(self.dir.join("agent-admin.address").display()),
         )
     }
+
+    /// Whether this machine's logs are collected: where metrics go to a Prometheus and logs nowhere, they would only
+    /// fill the agent's disk.
+    pub(super) fn collects_logs(&self, args: &UpArgs) -> bool {
+        !args.no_logs && (self.write_url.is_none() || self.loki_url.is_some())
+    }
+
+    fn logs(&self, args: &UpArgs) -> String {
+        if !self.collects_logs(args) {
+            return String::new();
+        }
+        let own = if has_journal(Path::new("/")) {
+            "    - {name: journal, journal: {}}\n".to_owned()
+        } else {
+            // What was written before belongs to another day.
+            format!("    - {{name: system, files: {{include: {VAR_LOG}, start: end}}}}\n")
+        };
+        format!("logs:\n  inputs:\n{own}    - {{name: containers, containers: {{}}}}\n")
+    }
+}
+
+/// Log files of a machine without a journal, under the names that Debian's and Red Hat's syslog daemons give them.
+const VAR_LOG: &str = r#"["/var/log/*.log", "/var/log/syslog", "/var/log/messages", "/var/log/secure"]"#;
+
+/// Whether journald writes files below a root.
+fn has_journal(root: &Path) -> bool {
+    let machine = std::fs::read_to_string(root.join("etc/machine-id")).unwrap_or_default();
+    let machine = machine.trim();
+    let dirs = ["var/log/journal", "run/log/journal"].map(|dir| root.join(dir).join(machine));
+    !machine.is_empty() && dirs.iter().any(|dir| dir.is_dir())
 }
 
 /// A string as YAML has it: JSON's strings are YAML's double-quoted ones. A `$` is not to be taken for a variable.
@@ -161,6 +200,15 @@ fn write_url(given: &str) -> Result<String> {
     }
     let base = uri.path().trim_matches('/').is_empty() && uri.query().is_none();
     Ok(if base { format!("{}/api/v1/write", given.trim_end_matches('/')) } else { given.to_owned() })
+}
+
+/// The base URL of a Loki: its paths are added by the output.
+fn loki_url(given: &str) -> Result<String> {
+    let uri: Uri = given.parse().with_context(|| format!("--loki `{given}` is not a URL"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+        bail!("--loki `{given}` is not a URL: write something like http://localhost:3100");
+    }
+    Ok(given.trim_end_matches('/').trim_end_matches("/loki/api/v1/push").to_owned())
 }
 
 /// The machine's name, as far as it can be a node's.
@@ -211,21 +259,53 @@ mod tests {
     #[test]
     fn the_programs_accept_what_is_written_for_them() {
         let dir = tempfile::tempdir().unwrap();
-        let args =
-            args("--prometheus http://localhost:9090 --out-of-order-window 30h --listen 0.0.0.0:0 --node n");
+        let args = args(
+            "--prometheus http://localhost:9090 --loki http://localhost:3100/ --out-of-order-window 30h --listen 0.0.0.0:0 --node n",
+        );
         let layout = Layout::prepare(&dir.path().join("a $dir: \"x\""), &args).unwrap();
         let (aggregator, agent) = (dir.path().join("aggregator.yaml"), dir.path().join("agent.yaml"));
         write(&aggregator, &layout.aggregator_config(&args)).unwrap();
         write(&agent, &layout.agent_config("127.0.0.1:4433".parse().unwrap(), &args)).unwrap();
         let loaded = pegel_aggregator::config::load_settings(&Input::new(Some(aggregator), Vec::new()));
         let settings = loaded.unwrap_or_else(|e| panic!("{e}")).settings;
-        assert_eq!(settings.outputs.len(), 1);
+        assert_eq!(settings.outputs.len(), 2);
         assert_eq!(settings.status.status.hosts, pegel_aggregator::status::Hosts::Any);
         let purpose = pegel_agent::config::Purpose::Run;
         let loaded = pegel_agent::config::load_settings(&Input::new(Some(agent), Vec::new()), purpose);
         let settings = loaded.unwrap_or_else(|e| panic!("{e}")).settings;
         assert_eq!(settings.uplink.uplink.aggregators, ["127.0.0.1:4433"]);
+        let inputs = settings.logs.source.inputs.iter().map(|input| input.name.as_str());
+        assert!(matches!(inputs.collect::<Vec<_>>()[..], ["journal" | "system", "containers"]));
         assert!(settings.state_dir.ends_with("a $dir: \"x\"/agent"), "{:?}", settings.state_dir);
+    }
+
+    #[test]
+    fn logs_are_collected_where_they_go_somewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        for (line, collects) in [
+            ("", true),
+            ("--no-logs", false),
+            ("--prometheus http://localhost:9090", false),
+            ("--prometheus http://localhost:9090 --loki http://localhost:3100", true),
+        ] {
+            let args = args(line);
+            let layout = Layout::prepare(dir.path(), &args).unwrap();
+            let config = layout.agent_config("127.0.0.1:4433".parse().unwrap(), &args);
+            assert_eq!(config.contains("name: containers"), collects, "{line}: {config}");
+        }
+        assert_eq!(loki_url("http://loki:3100/loki/api/v1/push").unwrap(), "http://loki:3100");
+        assert!(loki_url("loki:3100").is_err());
+    }
+
+    #[test]
+    fn a_journal_is_one_of_this_machine() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(!has_journal(root.path()));
+        std::fs::create_dir_all(root.path().join("run/log/journal/0af")).unwrap();
+        assert!(!has_journal(root.path()));
+        std::fs::create_dir_all(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/machine-id"), "0af\n").unwrap();
+        assert!(has_journal(root.path()));
     }
 
     #[test]

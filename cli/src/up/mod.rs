@@ -129,8 +129,14 @@ async fn tell(client: &StatusClient, url: &str, layout: &Layout, args: &UpArgs, 
         }
         None => println!("Kept in memory only; to keep it: pegel up --prometheus http://HOST:9090"),
     }
+    match &layout.loki_url {
+        Some(loki) => println!("This machine's logs go to {loki}; as they come: {url}/tail"),
+        None if layout.collects_logs(args) => println!("This machine's logs as they come: {url}/tail"),
+        None if args.no_logs => {}
+        None => println!("Logs are not collected; for them add --loki http://HOST:3100"),
+    }
     println!("\nNext:");
-    println!("  pegel status{0}\n  pegel why {1}{0}", flag_for(url), layout.identity.node);
+    println!("  pegel status{0}\n  pegel why {1}{0}\n  pegel tail{0}", flag_for(url), layout.identity.node);
     println!("{}", paint.faint("Ctrl-C stops both."));
     if let Some(file) = &args.url_file {
         files::write(file, &format!("{url}\n"))?;

@@ -5,6 +5,7 @@
 
 mod checks;
 mod engine_away;
+mod logs;
 mod numbers;
 mod schemes;
 mod storms;

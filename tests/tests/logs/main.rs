@@ -5,6 +5,7 @@ mod faults;
 mod identity;
 mod kills;
 mod outage;
+mod pushed;
 mod rotation;
 mod state;
 mod world;

@@ -5,4 +5,5 @@
 mod boot;
 mod exposition;
 mod host;
+mod logs;
 mod unit;

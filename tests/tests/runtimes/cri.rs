@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// An engine whose containerd has the images in the CRI's namespace.
-async fn containerd(dir: &Path) -> Option<Docker> {
+pub async fn containerd(dir: &Path) -> Option<Docker> {
     let docker = Docker::start(dir).await?;
     let recipe = format!("FROM {IMAGE}\nCMD [\"idle\"]\n");
     std::fs::create_dir(dir.join("pause")).expect("a directory");

@@ -5,7 +5,7 @@ use pegel_tests::docker::IMAGE;
 use prost::Message;
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tonic::body::Body;
@@ -98,6 +98,14 @@ struct LinuxContainerSecurity {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct Mount {
+    #[prost(string, tag = "1")]
+    inside: String,
+    #[prost(string, tag = "2")]
+    host: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct ContainerConfig {
     #[prost(message, optional, tag = "1")]
     metadata: Option<Named>,
@@ -107,6 +115,8 @@ struct ContainerConfig {
     args: Vec<String>,
     #[prost(message, repeated, tag = "6")]
     envs: Vec<KeyValue>,
+    #[prost(message, repeated, tag = "7")]
+    mounts: Vec<Mount>,
     #[prost(map = "string, string", tag = "9")]
     labels: HashMap<String, String>,
     #[prost(string, tag = "11")]
@@ -130,6 +140,7 @@ pub struct Kubelet {
     sender: hyper::client::conn::http2::SendRequest<Body>,
     logs: String,
     cgroup: String,
+    mounts: Vec<Mount>,
 }
 
 impl Kubelet {
@@ -142,7 +153,41 @@ impl Kubelet {
                 .expect("containerd speaks HTTP/2");
         tokio::spawn(connection);
         let logs = socket.parent().expect("a directory").join("pod-logs");
-        Self { sender, logs: logs.to_string_lossy().into_owned(), cgroup: cgroup.to_owned() }
+        Self {
+            sender,
+            logs: logs.to_string_lossy().into_owned(),
+            cgroup: cgroup.to_owned(),
+            mounts: Vec::new(),
+        }
+    }
+
+    /// Shows a directory of the host to containers that are started from now on, in place of the one before.
+    pub fn mount(&mut self, host: &Path, inside: &str) {
+        self.mounts = vec![Mount { inside: inside.into(), host: host.to_string_lossy().into_owned() }];
+    }
+
+    /// Where a container's output is written.
+    pub fn log(&self, name: &str) -> PathBuf {
+        Path::new(&self.logs).join(format!("{name}.log"))
+    }
+
+    /// Rotates a container's file as a kubelet does: it is renamed by the time, its runtime told to open it anew, and all
+    /// but the newest of those that were renamed before are compressed.
+    pub async fn rotate(&self, id: &str, name: &str, time: u64) {
+        let (log, renamed) = (self.log(name), format!("{name}.log.20260101-{time:06}"));
+        let older: Vec<PathBuf> = std::fs::read_dir(&self.logs)
+            .expect("the directory of logs")
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| {
+                let file = path.file_name().unwrap_or_default().to_string_lossy();
+                file.starts_with(&format!("{name}.log.")) && !file.ends_with(".gz")
+            })
+            .collect();
+        std::fs::rename(&log, log.with_file_name(renamed)).expect("the file is renamed");
+        self.call::<_, ()>("ReopenContainerLog", Named { id: id.into() }).await;
+        for path in older {
+            compress(&path);
+        }
     }
 
     async fn call<Q, A>(&self, name: &'static str, request: Q) -> A
@@ -196,6 +241,7 @@ impl Kubelet {
             image: Some(Named { id: format!("docker.io/{IMAGE}") }),
             args: steps.split_whitespace().map(str::to_owned).collect(),
             envs: vec![env("TEAM", "shop"), env("PASSWORD", "secret")],
+            mounts: self.mounts.clone(),
             labels: labels(pod, Some(name)),
             log_path: format!("{name}.log"),
             linux: Some(LinuxContainer {
@@ -221,6 +267,22 @@ impl Kubelet {
     pub async fn stop_sandbox(&self, id: &str) {
         self.call::<_, ()>("StopPodSandbox", Named { id: id.into() }).await;
     }
+}
+
+/// As a kubelet does: into another file, which is renamed when it is whole.
+fn compress(path: &Path) {
+    let (new, whole) = (suffixed(path, ".tmp"), suffixed(path, ".gz"));
+    let file = std::fs::File::create(&new).expect("a file");
+    let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::default());
+    std::io::copy(&mut std::fs::File::open(path).expect("a file"), &mut encoder).expect("it is compressed");
+    encoder.finish().expect("it is compressed");
+    std::fs::rename(&new, whole).and_then(|()| std::fs::remove_file(path)).expect("it takes its place");
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 fn labels(pod: &str, container: Option<&str>) -> HashMap<String, String> {

@@ -4,5 +4,6 @@ mod cri;
 mod docker;
 mod engine;
 mod kubelet;
+mod logs;
 mod podman;
 mod watching;

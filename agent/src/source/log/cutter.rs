@@ -72,6 +72,7 @@ impl Cutter {
                 last.to_cursor = range.to_cursor;
                 last.last_ns = range.last_ns;
                 last.entries += range.entries;
+                last.joined |= range.joined;
             }
             _ => self.ranges.push(range),
         }
@@ -134,14 +135,6 @@ impl Cutter {
     pub fn cut_blocking(&mut self) -> Result<(), Ended> {
         match self.finish() {
             Some(logs) => self.intake.offer_blocking(logs),
-            None => Ok(()),
-        }
-    }
-
-    /// Ends the block and hands it over; waits while delivery has no room.
-    pub async fn cut(&mut self) -> Result<(), Ended> {
-        match self.finish() {
-            Some(logs) => self.intake.offer(logs).await,
             None => Ok(()),
         }
     }

@@ -33,6 +33,7 @@ pub mod settings;
 pub mod shape;
 mod source;
 pub mod syslog;
+mod tally;
 
 pub use other::OtherStatus;
 pub use source::{LogSource, Status};

@@ -47,6 +47,10 @@ pub struct Range {
     /// How many entries it made.
     #[prost(uint32, tag = "8")]
     pub entries: u32,
+    /// The range's last entry goes on in the next range: one that was being written when its file was rotated. Both are
+    /// shaped as if they were one.
+    #[prost(bool, tag = "9")]
+    pub joined: bool,
 }
 
 impl Origin {

@@ -158,32 +158,44 @@ struct ContainerFiles {
     shape: shape::Settings,
 }
 
+/// A container's file and what is made of it.
+fn file_of(followed: containers::Followed, shape: &shape::Settings) -> file::Followed {
+    let note = followed.to_note();
+    let container = match followed.format {
+        containers::Format::Docker => shape::Container::Docker,
+        containers::Format::Cri => shape::Container::Cri,
+    };
+    let mut shape = shape::Settings { container: Some(container), ..shape.clone() };
+    if let Some(name) = &followed.multiline {
+        match trace(name) {
+            Some(trace) => {
+                shape.multiline =
+                    Some(shape::Multiline { traces: vec![trace], ..shape::Multiline::default() });
+            }
+            None => tracing::warn!(
+                container = followed.key,
+                preset = name,
+                "the label pegel.logs.multiline is no preset; write java, python, go, node, dotnet or indented"
+            ),
+        }
+    }
+    file::Followed {
+        key: followed.key,
+        path: followed.path,
+        labels: followed.labels,
+        shape: Some(shape),
+        note,
+    }
+}
+
+/// A container's file as it was noted before a restart.
+pub(super) fn noted(note: &[u8], shape: &shape::Settings) -> Option<file::Followed> {
+    Some(file_of(containers::Followed::from_note(note)?, shape))
+}
+
 impl containers::Feed for ContainerFiles {
     fn follow(&mut self, followed: containers::Followed) {
-        let container = match followed.format {
-            containers::Format::Docker => shape::Container::Docker,
-            containers::Format::Cri => shape::Container::Cri,
-        };
-        let mut shape = shape::Settings { container: Some(container), ..self.shape.clone() };
-        if let Some(name) = &followed.multiline {
-            match trace(name) {
-                Some(trace) => {
-                    shape.multiline =
-                        Some(shape::Multiline { traces: vec![trace], ..shape::Multiline::default() });
-                }
-                None => tracing::warn!(
-                    container = followed.key,
-                    preset = name,
-                    "the label pegel.logs.multiline is no preset; write java, python, go, node, dotnet or indented"
-                ),
-            }
-        }
-        self.feed.follow(file::Followed {
-            key: followed.key,
-            path: followed.path,
-            labels: followed.labels,
-            shape: Some(shape),
-        });
+        self.feed.follow(file_of(followed, &self.shape));
     }
 
     fn gone(&mut self, key: &str) {

@@ -3,7 +3,7 @@
 use super::checkpoints::Checkpoints;
 use super::cutter::Cutter;
 use super::file::{self, Files};
-use super::other::{OtherStatus, Others};
+use super::other::{OtherStatus, Others, noted};
 use super::settings::{InputKind, Settings};
 use crate::intake::LogIntake;
 use crate::source::container::Catalogue;
@@ -74,6 +74,7 @@ impl LogSource {
                 configuration,
                 registry: registry.clone(),
                 shutdown: shutdown.clone(),
+                remade: noted,
             };
             Files::start(start)
         });

@@ -68,6 +68,11 @@ impl Batch {
         self.block.as_ref().map_or(0, |block| block.entries().len() as u64 - u64::from(self.next))
     }
 
+    /// Roughly what it takes in memory, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Roughly the bytes of what has not been put into a request.
     pub fn untaken_bytes(&self) -> u64 {
         let all = self.block.as_ref().map_or(1, |block| block.entries().len().max(1) as u64);

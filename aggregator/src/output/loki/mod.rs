@@ -18,6 +18,7 @@ mod batch;
 mod blame;
 mod client;
 mod complaint;
+mod crowd;
 mod encode;
 mod labels;
 mod limits;
@@ -64,6 +65,9 @@ pub const DEFAULT_SHARDS: usize = 2;
 pub const DEFAULT_STREAM_RATE: u64 = 3 << 20;
 /// Loki's `per_stream_rate_limit_burst`, in bytes.
 pub const DEFAULT_STREAM_BURST: u64 = 15 << 20;
+/// What the batches of agents that wait for a stream too many may take of a shard, in decoded bytes, before their patience
+/// ends. Two shards' are half of a tenant's budget of 32 MiB, where a batch counts twice; the rest is for the others.
+const MAX_WAITING_BYTES: u64 = 4 << 20;
 /// Tenants with metrics of their own; further ones share the tenant label `other tenants`.
 const MAX_TENANT_METRICS: usize = 100;
 
@@ -221,6 +225,7 @@ impl Loki {
             stream_limits: StreamLimits { rate: settings.stream_rate, burst: settings.stream_burst },
             limits: settings.limits,
             stream_patience: settings.stream_patience,
+            max_waiting_bytes: MAX_WAITING_BYTES,
             can_ask: settings.query_url.is_some(),
         };
         let shard = Shard::new(shard_settings, tally.clone(), rand::random());

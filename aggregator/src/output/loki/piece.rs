@@ -50,6 +50,8 @@ pub(super) struct Piece {
     pub doubt: Doubt,
     /// It was refused without a known reason, and asked about again after something else was accepted.
     pub asked_again: bool,
+    /// How often it was put aside for its stream's limit.
+    pub tries: u32,
 }
 
 /// What is known of a group's entries without their text.
@@ -204,6 +206,6 @@ impl PieceBuilder {
 
     /// The piece.
     pub fn finish(self, doubt: Doubt) -> Piece {
-        Piece { sources: self.sources.into(), groups: self.groups, doubt, asked_again: false }
+        Piece { sources: self.sources.into(), groups: self.groups, doubt, asked_again: false, tries: 0 }
     }
 }

@@ -14,6 +14,7 @@ mod trouble;
 
 use super::answer::Meaning;
 use super::batch::{Batch, BatchKey};
+use super::crowd::Crowd;
 use super::limits::Limits;
 use super::piece::{Doubt, Group, Piece, PieceBuilder};
 use super::streams::{StreamLimits, Streams};
@@ -47,6 +48,8 @@ pub(super) struct ShardSettings {
     pub limits: Limits,
     /// How long a stream may be one too many before its entries are refused.
     pub stream_patience: Duration,
+    /// What the batches of sessions that wait for such a stream may take in memory before their patience ends.
+    pub max_waiting_bytes: u64,
     /// Whether Loki can be asked.
     pub can_ask: bool,
 }
@@ -87,8 +90,6 @@ struct Suspect {
 #[derive(Debug)]
 struct Aside {
     due: Instant,
-    since: Instant,
-    tries: u32,
     piece: Piece,
 }
 
@@ -99,6 +100,7 @@ pub(super) struct Shard {
     tally: Tally,
     random: StdRng,
     streams: Streams,
+    crowd: Crowd,
     batches: HashMap<BatchKey, Batch>,
     next_key: u64,
     /// Batches with entries that are in no request yet, in order.
@@ -117,8 +119,6 @@ pub(super) struct Shard {
     unexplained: usize,
     suspects: Vec<Suspect>,
     aside: Vec<Aside>,
-    /// Since when and how often the stream of the piece at hand was over its limit.
-    patience: Option<(Instant, u32)>,
     parked: Option<Parked>,
     trouble: Option<Trouble>,
 }
@@ -127,6 +127,7 @@ impl Shard {
     pub fn new(settings: ShardSettings, tally: Tally, seed: u64) -> Self {
         Self {
             streams: Streams::new(settings.stream_limits),
+            crowd: Crowd::new(settings.stream_patience),
             settings,
             tally,
             random: StdRng::seed_from_u64(seed),
@@ -144,7 +145,6 @@ impl Shard {
             unexplained: 0,
             suspects: Vec::new(),
             aside: Vec::new(),
-            patience: None,
             parked: None,
             trouble: None,
         }
@@ -251,7 +251,6 @@ impl Shard {
         let mut piece = Arc::unwrap_or_clone(piece);
         let batches = &self.batches;
         let whole = !piece.retain(|key| batches.contains_key(&key));
-        let patience = self.patience.take();
         match meaning {
             // Of what was refused a part is forgotten, and that may be what was meant: ask about the rest.
             Meaning::Complained { .. } | Meaning::Refused { .. } if !whole => {
@@ -278,9 +277,7 @@ impl Shard {
                 return;
             }
             Meaning::TooLarge { reason } => self.too_large(piece, &reason),
-            Meaning::Complained { complaint, message } => {
-                self.complained(piece, complaint, &message, patience, now);
-            }
+            Meaning::Complained { complaint, message } => self.complained(piece, complaint, &message, now),
             Meaning::Refused { reason, message, partly_stored, known } => {
                 self.refused(piece, reason, &message, partly_stored, known);
             }
@@ -332,6 +329,10 @@ impl Shard {
                 let piece = Arc::new(piece);
                 self.in_flight = Some(piece.clone());
                 return Some(Step::Ask(piece));
+            }
+            let piece = self.without_shut_out(piece, now);
+            if piece.is_empty() {
+                continue;
             }
             if let Some(piece) = self.lay_out(piece, now) {
                 let piece = Arc::new(piece);

@@ -96,6 +96,13 @@ impl Streams {
         }
     }
 
+    /// Loki has no room for a stream, whatever was known of it.
+    pub fn refused(&mut self, stream: &str) {
+        if let Some(known) = self.known.get_mut(stream) {
+            known.accepted = None;
+        }
+    }
+
     /// A session ended. Its agent may write elsewhere until it comes back.
     pub fn forget_session(&mut self, session: u64) {
         for known in self.known.values_mut() {

@@ -1,5 +1,7 @@
 //! Tests of the output against a model of Loki.
 
+mod cost;
+mod crowded;
 mod directed;
 mod encoding;
 mod http;
@@ -71,6 +73,7 @@ fn settings() -> ShardSettings {
         stream_limits: StreamLimits { rate: 2_000, burst: 8_000 },
         limits: Limits::default(),
         stream_patience: Duration::from_secs(30),
+        max_waiting_bytes: 1 << 20,
         can_ask: true,
     }
 }

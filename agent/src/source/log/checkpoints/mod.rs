@@ -244,6 +244,19 @@ impl Checkpoints {
         self.kept.lock().state.described(id)
     }
 
+    /// Keeps something beside a source's place, in place of what was kept.
+    pub fn put_note(self: &Arc<Self>, id: SourceId, note: &[u8]) {
+        let mut kept = self.kept.lock();
+        if kept.state.note(id) != note {
+            self.append(&mut kept, What::Note(record::NoteRecord { id, note: note.to_vec() }));
+        }
+    }
+
+    /// What is kept beside a source's place.
+    pub fn note(&self, id: SourceId) -> Vec<u8> {
+        self.kept.lock().state.note(id).to_vec()
+    }
+
     /// The sources of an input, in the order in which they were first seen.
     pub fn sources(&self, input: &str) -> Vec<(SourceId, Described)> {
         self.kept.lock().state.sources(input)
@@ -312,6 +325,11 @@ impl Checkpoints {
     /// A source is gone for good. It is remembered until the last intent that speaks of it is settled.
     pub fn forget(self: &Arc<Self>, id: SourceId) {
         self.append(&mut self.kept.lock(), What::Forgotten(id));
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
     }
 
     /// When the last record before this life was written: what is younger, nobody has seen.

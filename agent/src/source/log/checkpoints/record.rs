@@ -14,7 +14,7 @@ const MAX_RECORD_BYTES: usize = 4 << 20;
 /// One record.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Record {
-    #[prost(oneof = "What", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "What", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub(super) what: Option<What>,
 }
 
@@ -42,6 +42,9 @@ pub(super) enum What {
     /// The counters, at the head of a compacted file.
     #[prost(message, tag = "7")]
     Counters(CountersRecord),
+    /// What an input keeps of a source beside its place.
+    #[prost(message, tag = "8")]
+    Note(NoteRecord),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -87,6 +90,14 @@ pub(super) struct SettledRecord {
     /// The ranges, where the file does not have the intent.
     #[prost(message, repeated, tag = "3")]
     pub(super) ranges: Vec<Range>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct NoteRecord {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) note: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,7 +1,9 @@
 //! The checkpoints without their file: what records say, applied in order.
 
 use super::super::origin::{Origin, Range};
-use super::record::{CountersRecord, MAGIC, PlaceRecord, SettledRecord, SourceRecord, What, write};
+use super::record::{
+    CountersRecord, MAGIC, NoteRecord, PlaceRecord, SettledRecord, SourceRecord, What, write,
+};
 use super::{Described, Place, Print, SourceId, SourceKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
@@ -29,6 +31,7 @@ pub(super) struct State {
 struct Source {
     described: Described,
     place: Place,
+    note: Box<[u8]>,
 }
 
 impl State {
@@ -65,6 +68,10 @@ impl State {
             follow(&mut place, range);
         }
         place
+    }
+
+    pub(super) fn note(&self, id: SourceId) -> &[u8] {
+        self.sources.get(&id).map(|source| &*source.note).unwrap_or_default()
     }
 
     fn ranges_of(&self, id: SourceId) -> impl Iterator<Item = &Range> {
@@ -129,6 +136,11 @@ impl State {
                 self.intents.remove(&intent);
                 self.drop_forgotten();
             }
+            What::Note(record) => {
+                if let Some(source) = self.sources.get_mut(&record.id) {
+                    source.note = record.note.into();
+                }
+            }
             What::Counters(record) => {
                 self.last_source = self.last_source.max(record.next_source);
                 self.last_intent = self.last_intent.max(record.next_intent);
@@ -157,7 +169,8 @@ impl State {
         match self.sources.get_mut(&record.id) {
             Some(source) => source.described = described,
             None => {
-                self.sources.insert(record.id, Source { described, place: Place::default() });
+                let source = Source { described, place: Place::default(), note: Box::default() };
+                self.sources.insert(record.id, source);
             }
         }
     }
@@ -218,6 +231,9 @@ impl State {
             write(What::Source(source_record(*id, &source.described)), &mut out);
             if source.place != Place::default() {
                 write(What::Place(place_record(*id, &source.place)), &mut out);
+            }
+            if !source.note.is_empty() {
+                write(What::Note(NoteRecord { id: *id, note: source.note.to_vec() }), &mut out);
             }
         }
         if !self.ahead.is_empty() {

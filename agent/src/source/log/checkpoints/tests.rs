@@ -283,3 +283,20 @@ fn another_format_is_refused_with_words_and_rubbish_is_set_aside() {
     assert!(Checkpoints::open(dir.path()).unwrap().warning.unwrap().contains("set aside"));
     assert!(path.with_extension("damaged").exists());
 }
+
+#[test]
+fn a_source_s_note_is_kept_and_goes_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoints = reopened(dir.path());
+    let id = checkpoints.source(described("a", "/a"));
+    checkpoints.put_note(id, b"one");
+    checkpoints.put_note(id, b"two");
+    for _ in 0..2 {
+        // From its own record, and from the compacted file.
+        assert_eq!(reopened(dir.path()).note(id), b"two");
+    }
+    let checkpoints = reopened(dir.path());
+    checkpoints.forget(id);
+    assert_eq!(checkpoints.note(id), b"");
+    assert_eq!(reopened(dir.path()).note(id), b"");
+}

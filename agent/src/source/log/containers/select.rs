@@ -2,7 +2,10 @@
 
 use crate::source::container::{Container, RuntimeKind};
 use globset::{GlobMatcher, GlobSet};
+use prost::Message;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 /// By this label with the value `false` a container leaves itself out.
@@ -53,6 +56,48 @@ pub struct Followed {
     pub labels: Vec<(String, String)>,
     /// The preset of multi-line events that it asks for.
     pub multiline: Option<String>,
+}
+
+/// A file as it is noted for the next start.
+#[derive(Clone, PartialEq, Message)]
+struct Note {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(bytes = "vec", tag = "2")]
+    path: Vec<u8>,
+    /// Whether it is Docker's format, and not CRI's.
+    #[prost(bool, tag = "3")]
+    docker: bool,
+    #[prost(btree_map = "string, string", tag = "4")]
+    labels: BTreeMap<String, String>,
+    #[prost(string, optional, tag = "5")]
+    multiline: Option<String>,
+}
+
+impl Followed {
+    /// All of it in bytes.
+    pub fn to_note(&self) -> Vec<u8> {
+        let note = Note {
+            key: self.key.clone(),
+            path: self.path.as_os_str().as_bytes().to_vec(),
+            docker: self.format == Format::Docker,
+            labels: self.labels.iter().cloned().collect(),
+            multiline: self.multiline.clone(),
+        };
+        note.encode_to_vec()
+    }
+
+    /// Reads it back; none if the bytes are of another format.
+    pub fn from_note(bytes: &[u8]) -> Option<Self> {
+        let Note { key, path, docker, labels, multiline } = Note::decode(bytes).ok()?;
+        Some(Self {
+            key,
+            path: OsStr::from_bytes(&path).into(),
+            format: if docker { Format::Docker } else { Format::Cri },
+            labels: labels.into_iter().collect(),
+            multiline,
+        })
+    }
 }
 
 impl Settings {

@@ -82,6 +82,7 @@ fn streams_have_the_names_that_people_know_their_containers_by() {
     assert!(all.contains(&("team".to_owned(), "red".to_owned())), "{all:?}");
     let followed = select(&settings, &BTreeMap::new(), &docker).unwrap();
     assert_eq!((followed.format, followed.multiline.as_deref()), (Format::Docker, Some("java")));
+    assert_eq!(Followed::from_note(&followed.to_note()), Some(followed));
 
     let pod = in_pod(container("b2", "web", &[]), "shop", "web");
     let expected = [("container", "web"), ("job", "containers"), ("namespace", "shop"), ("pod", "web-0")];

@@ -1,16 +1,13 @@
 //! What becomes of files: they appear, move, vanish, are truncated.
 
-use super::Told;
 use super::discover::{Found, discover};
 use super::identity::{Kind, Stat, beginning, begins_as};
 use super::known::FileId;
 use super::packed::is_packed;
-use super::pattern::Pattern;
-use super::thread::{FollowedState, Thread, Visit};
+use super::thread::{Thread, Visit};
 use super::unseen::Rotated;
 use super::watch::{Event, What};
 use crate::source::log::checkpoints::Place;
-use crate::source::log::shape::Shaper;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -232,6 +229,8 @@ impl Thread {
         let label: Arc<Path> = label.into();
         if self.inputs[input].left.contains_key(&label) && !at_start {
             self.unseen_since_last_look(input, &label);
+        } else {
+            self.before_first_look(input, &label);
         }
         let mut generation = Self::generation(input, &label, stat);
         if *label == *path {
@@ -255,6 +254,7 @@ impl Thread {
         let unread = generation.unread() > 0;
         let moved = generation.path.as_ref() != Some(&label);
         let id = self.known.add(generation);
+        self.note(id);
         if moved {
             self.inputs[input].left.insert(label, id);
         }
@@ -376,6 +376,7 @@ impl Thread {
                 reading
             });
             let fresh = self.known.add(fresh);
+            self.note(fresh);
             self.open.insert(fresh);
             self.activate(fresh);
         }
@@ -415,55 +416,6 @@ impl Thread {
             } else {
                 let found = discover(&self.inputs[input].settings, Path::new("/"));
                 self.absorb(input, found, false);
-            }
-        }
-    }
-
-    /// Looks at the files of a feed.
-    fn look_at_followed(&mut self, input: usize) {
-        let paths: Vec<_> = self.inputs[input].followed.keys().cloned().collect();
-        for path in paths {
-            let mut settings = super::Settings::default();
-            settings.include.push(Pattern::literal(&path));
-            let found = discover(&settings, Path::new("/"));
-            let nothing = found.files.is_empty() && self.known.at(input, &path).is_none();
-            self.absorb(input, found, false);
-            if nothing && self.inputs[input].followed.get(&path).is_some_and(|f| f.gone) {
-                self.inputs[input].followed.remove(&path);
-            }
-        }
-    }
-
-    pub(super) fn do_told(&mut self, told: Told) {
-        match told {
-            Told::Follow(input, followed) => {
-                let Some(state) = self.inputs.get_mut(input) else { return };
-                let path: Arc<Path> = followed.path.as_path().into();
-                let shaper = followed.shape.as_ref();
-                let shaper = shaper.map(|shape| Shaper::counted(shape, &state.name, &self.registry));
-                let flush_after = followed
-                    .shape
-                    .as_ref()
-                    .map_or(state.flush_after, crate::source::log::shape::Settings::flush_after);
-                state.followed.insert(
-                    path.clone(),
-                    FollowedState { followed: *followed, shaper, flush_after, gone: false },
-                );
-                let mut settings = super::Settings::default();
-                settings.include.push(Pattern::literal(&path));
-                let found = discover(&settings, Path::new("/"));
-                self.absorb(input, found, false);
-            }
-            Told::Gone(input, key) => {
-                let Some(state) = self.inputs.get_mut(input) else { return };
-                for followed in state.followed.values_mut().filter(|f| f.followed.key == key) {
-                    followed.gone = true;
-                }
-            }
-            Told::Complete(input) => {
-                if let Some(state) = self.inputs.get_mut(input) {
-                    state.complete = true;
-                }
             }
         }
     }

@@ -135,7 +135,9 @@ impl Thread {
                 continue;
             }
             let missing = &self.missing[nth];
-            if age >= if missing.unread > 0 { LOOK_FOR } else { LOOK_FOR_MAYBE } {
+            // Removed with all that was beside it, as a container's files are.
+            let nowhere = due && self.directories(&missing.generation).iter().all(|dir| !dir.exists());
+            if nowhere || age >= if missing.unread > 0 { LOOK_FOR } else { LOOK_FOR_MAYBE } {
                 let given_up = self.missing.swap_remove(nth);
                 self.give_up(&given_up);
                 continue;

@@ -28,6 +28,9 @@
 //!
 //! # What the kernel leaves
 //!
+//! What is open at the end of a rotated file, half of a container's line or an event of several lines, goes on in the
+//! file that took its path.
+//!
 //! Half a line is an entry of its own where a look after the wait for more still finds nothing more; time in which the
 //! thread did not get to look is no silence. What is rotated out of the directory's history before anybody looked is
 //! lost. It is counted where numbers tell: the generation that was the newest when the agent ended is `.3`, and there is
@@ -40,8 +43,10 @@
 //! same number and the same beginning while the agent does not run, is taken for the old one.
 
 mod behind;
+mod carry;
 mod discover;
 mod events;
+mod followed;
 mod identity;
 mod known;
 mod missing;
@@ -90,6 +95,8 @@ pub struct Status {
     pub missing: usize,
     /// Delivery has no room: files wait.
     pub waiting: bool,
+    /// Files that the agent may not read; at most 32 of them.
+    pub unreadable: Vec<String>,
     /// What waits in files that are behind.
     pub behind: Behind,
     /// All of them, those with most that is unread first; at most a thousand.
@@ -129,7 +136,12 @@ pub struct Followed {
     pub labels: Vec<(String, String)>,
     /// What is made of its bytes, where that is not what the input says.
     pub shape: Option<shape::Settings>,
+    /// All this in bytes, for the next start.
+    pub note: Vec<u8>,
 }
+
+/// Makes what was told of a file out of its note and the input's shape; none if the note is of another format.
+pub type Remade = fn(&[u8], &shape::Settings) -> Option<Followed>;
 
 /// Tells the thread which files to read for an input that has no patterns of its own.
 #[derive(Clone)]
@@ -206,6 +218,7 @@ pub(super) struct Parts {
     pub(super) configuration: u64,
     pub(super) registry: Registry,
     pub(super) shutdown: CancellationToken,
+    pub(super) remade: Remade,
 }
 
 /// The thread of files.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What is read of one file before the next one's turn.
-const READ_BYTES: usize = 256 << 10;
+pub(super) const READ_BYTES: usize = 256 << 10;
 /// The most that is read where an entry does not end; the shaper makes entries of so much in any case.
 const READ_MOST_BYTES: usize = (1 << 20) + (64 << 10);
 /// What is left at the end though more comes is an entry after so many times the wait for more.
@@ -54,7 +54,13 @@ impl Thread {
         }
         if let Some(before) = after {
             if self.holds_back(before) {
-                return Visit::Waits;
+                self.carry_over(id);
+                if self.pending.is_some() {
+                    return Visit::More;
+                }
+                if self.holds_back(before) {
+                    return Visit::Waits;
+                }
             }
             let floor = self.last_ns_of(before);
             if let Some(generation) = self.known.generation_mut(id) {
@@ -199,7 +205,7 @@ impl Thread {
     }
 
     /// More of a generation's beginning is there than when it was looked at.
-    fn known_better(&mut self, id: FileId, begins: &[u8]) {
+    pub(super) fn known_better(&mut self, id: FileId, begins: &[u8]) {
         let Some(generation) = self.known.generation_mut(id) else { return };
         generation.print = print_of(begins);
         if generation.source != 0 {
@@ -221,8 +227,9 @@ impl Thread {
         let file = match path.map(|path| File::open(&path)) {
             Some(Ok(file)) if Stat::of_open(&file).is_ok_and(|stat| generation.is(&stat)) => file,
             Some(Err(error)) if !is_gone(&error) => {
-                let path = generation.path.as_ref().unwrap_or(&generation.label);
+                let path = generation.path.clone().unwrap_or_else(|| generation.label.clone());
                 tracing::debug!(path = %path.display(), %error, "cannot open a log file; it is tried again");
+                self.unreadable(&path, &error);
                 return Opened::Later;
             }
             _ => {
@@ -251,6 +258,11 @@ impl Thread {
             partial_since: None,
             ended: false,
         }));
+        if !self.unreadable.is_empty()
+            && let Some(path) = &generation.path
+        {
+            self.unreadable.remove(path);
+        }
         self.open.insert(id);
         Opened::Yes
     }
@@ -344,7 +356,10 @@ impl Thread {
             return;
         }
         if generation.path.is_some() {
-            return self.close(id);
+            if !self.stays_open(id) {
+                self.close(id);
+            }
+            return;
         }
         match self.locate(id).filter(|_| stat.links > 0) {
             Some(path) => {
@@ -368,10 +383,8 @@ impl Thread {
         if self.known.at(nth, &generation.label).is_none() && input.left.get(&generation.label) != Some(&id) {
             input.floors.remove(&generation.label);
         }
-        if input.followed.get(&generation.label).is_some_and(|f| f.gone)
-            && self.known.at(usize::from(generation.input), &generation.label).is_none()
-        {
-            input.followed.remove(&generation.label);
+        if self.inputs[nth].fed && !self.has_generation(nth, &generation.label) {
+            self.let_go(nth, &generation.label);
         }
     }
 }

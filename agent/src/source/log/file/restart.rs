@@ -1,6 +1,6 @@
 //! The start: sources of the checkpoints are found again, and blocks that may have been sent before are built again.
 
-use super::discover::{Found, discover};
+use super::discover::discover;
 use super::identity::{Kind, Stat, beginning, begins_as};
 use super::known::{Content, FileId, Generation};
 use super::missing::goes_on;
@@ -44,7 +44,7 @@ impl Thread {
             sources.sort_by_key(|(source, _)| *source);
             sources.dedup_by_key(|(source, _)| *source);
             let found = if self.inputs[input].fed {
-                Found::default()
+                self.take_up(input, &sources)
             } else {
                 discover(&self.inputs[input].settings, Path::new("/"))
             };
@@ -201,11 +201,11 @@ impl Thread {
     fn build_again(&mut self, intended: &Origin) {
         self.cutter.begin_again(intended.base_ns);
         let mut lost = 0;
-        for range in &intended.ranges {
-            if !self.shape_again(range, intended.base_ns) {
-                lost += u64::from(range.entries);
-                // Whatever becomes of the source, its place is behind what is counted as lost.
-                self.checkpoints.pass(vec![range.clone()]);
+        for ranges in intended.ranges.chunk_by(|range, _| range.joined) {
+            if !self.shape_again(ranges, intended.base_ns) {
+                lost += ranges.iter().map(|range| u64::from(range.entries)).sum::<u64>();
+                // Whatever becomes of the sources, their places are behind what is counted as lost.
+                self.checkpoints.pass(ranges.to_vec());
             }
         }
         if lost > 0 {
@@ -225,22 +225,31 @@ impl Thread {
         }
     }
 
-    /// Shapes a range again; whether its bytes were there.
-    fn shape_again(&mut self, range: &Range, base_ns: i64) -> bool {
-        let Some((id, generation)) = self.by_source(range.source) else { return false };
+    /// Shapes ranges again that are joined, or a single one; whether their bytes were there.
+    fn shape_again(&mut self, ranges: &[Range], base_ns: i64) -> bool {
+        let Some(first) = ranges.first() else { return true };
+        let Some((_, generation)) = self.by_source(first.source) else { return false };
         let (input, label) = (usize::from(generation.input), generation.label.clone());
         if !self.inputs[input].is_ready(&label) {
             return false;
         }
-        let Some(bytes) = self.bytes_again(id, range) else { return false };
+        let mut bytes = Vec::new();
+        for range in ranges {
+            let Some((id, _)) = self.by_source(range.source) else { return false };
+            match self.bytes_again(id, range) {
+                Some(more) if bytes.is_empty() => bytes = more,
+                Some(more) => bytes.extend_from_slice(&more),
+                None => return false,
+            }
+        }
         let (labels, shaper) = self.inputs[input].shaping(&label);
         let mut at = 0;
-        let mut last_ns = range.floor_ns;
+        let mut last_ns = first.floor_ns;
         let mut entries = 0;
         while at < bytes.len() {
             let chunk = Chunk {
                 bytes: &bytes[at..],
-                offset: range.from + at as u64,
+                offset: first.from + at as u64,
                 base_ns,
                 floor_ns: last_ns,
                 end: End::Flush,
@@ -254,12 +263,39 @@ impl Thread {
                 break;
             }
         }
-        self.cutter.cover(Range { to: range.from + at as u64, last_ns, entries, ..range.clone() });
         if at < bytes.len() {
             // Another configuration makes more of the bytes than a block holds: the rest is read as if it were new.
             tracing::warn!(path = %label.display(), "a block can't be built again as it was; some lines may be repeated");
         }
+        self.cover_again(ranges, at as u64, last_ns, entries);
         true
+    }
+
+    /// Says what was shaped again: so many bytes of the ranges, from the first one's beginning on.
+    fn cover_again(&mut self, ranges: &[Range], bytes: u64, last_ns: i64, entries: u32) {
+        let intended: u64 = ranges.iter().map(|range| range.to - range.from).sum();
+        let made = ranges.iter().map(|range| range.entries).sum::<u32>();
+        let as_it_was = intended == bytes
+            && made == entries
+            && ranges.last().is_some_and(|range| range.last_ns == last_ns);
+        if as_it_was {
+            ranges.iter().for_each(|range| self.cutter.cover(range.clone()));
+            return;
+        }
+        let (mut left, mut entries) = (bytes, Some(entries));
+        for (nth, range) in ranges.iter().enumerate() {
+            let of_it = left.min(range.to - range.from);
+            left -= of_it;
+            let joined = range.joined && left > 0;
+            let is_last = !joined || nth + 1 == ranges.len();
+            self.cutter.cover(Range {
+                to: range.from + of_it,
+                last_ns: if is_last { last_ns } else { range.floor_ns },
+                entries: if is_last { entries.take().unwrap_or(0) } else { 0 },
+                joined,
+                ..range.clone()
+            });
+        }
     }
 
     /// The bytes of a range, wherever its generation is by now: under another name, removed and open, in a copy.

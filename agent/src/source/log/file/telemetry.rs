@@ -10,6 +10,7 @@ pub(super) struct Telemetry {
     pub(super) truncations: Counter,
     pub(super) recovered: Counter,
     pub(super) lost_bytes: Counter,
+    pub(super) unread_files: Counter,
     pub(super) lost_generations: Counter,
     pub(super) files: Gauge,
     pub(super) open: Gauge,
@@ -44,6 +45,11 @@ impl Telemetry {
             lost_bytes: registry.counter(
                 "pegel_log_lost_bytes_total",
                 "Bytes of log files that were known to be there and could not be read any more.",
+                &labels,
+            ),
+            unread_files: registry.counter(
+                "pegel_log_unread_files_total",
+                "Log files of containers that were gone before they could be read.",
                 &labels,
             ),
             lost_generations: registry.counter(

@@ -19,6 +19,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
+mod followed;
+
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// An agent's files: the thread's code without the thread, and a delivery that keeps what it was given.
@@ -59,6 +61,7 @@ impl Agent {
             configuration: 1,
             registry: registry.clone(),
             shutdown: CancellationToken::new(),
+            remade: followed::remade,
         };
         let mut thread = Thread::new(parts, Shared::new());
         thread.pace = Pace {

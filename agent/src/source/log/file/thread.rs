@@ -6,16 +6,16 @@ use super::missing::Missing;
 use super::settings::{Settings, Start};
 use super::telemetry::{NamedFiles, Telemetry};
 use super::watch::Watch;
-use super::{FileStatus, Followed, Parts, Shared, Status};
+use super::{FileStatus, Followed, Parts, Remade, Shared, Status};
 use crate::source::log::checkpoints::{Checkpoints, Print, SourceId, SourceKind};
 use crate::source::log::cutter::{BLOCK_LINGER, Cutter};
 use crate::source::log::origin::Origin;
-use crate::source::log::shape::Shaper;
+use crate::source::log::shape::{self, Shaper};
 use pegel_proto::batch::Logs;
 use pegel_runtime::metrics::Registry;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -61,6 +61,8 @@ pub(super) struct InputState {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) shaper: Shaper,
     pub(super) flush_after: Duration,
+    /// What is made of the bytes of files that say nothing else.
+    pub(super) shape: shape::Settings,
     pub(super) telemetry: Telemetry,
     /// Files come by the feed.
     pub(super) fed: bool,
@@ -78,6 +80,8 @@ pub(super) struct FollowedState {
     pub(super) shaper: Option<Shaper>,
     pub(super) flush_after: Duration,
     pub(super) gone: bool,
+    /// Something of it was found.
+    pub(super) seen: bool,
 }
 
 impl InputState {
@@ -144,6 +148,10 @@ pub(super) struct Thread {
     pub(super) by_source: HashMap<SourceId, FileId>,
     /// Files that changed before this were looked at.
     pub(super) heard_before: SystemTime,
+    /// Files that may not be read.
+    pub(super) unreadable: BTreeSet<Arc<Path>>,
+    /// Makes what a feed told out of its note.
+    pub(super) remade: Remade,
     pub(super) measure_at: Instant,
     /// The files that metrics name.
     pub(super) named: NamedFiles,
@@ -186,6 +194,7 @@ impl Thread {
                 labels: input.labels,
                 shaper: Shaper::counted(&input.shape, &input.name, &parts.registry),
                 flush_after: input.shape.flush_after(),
+                shape: input.shape,
                 telemetry: Telemetry::new(&input.name, &parts.registry),
                 complete: false,
                 followed: HashMap::new(),
@@ -216,6 +225,8 @@ impl Thread {
             copies: HashMap::new(),
             by_source: HashMap::new(),
             heard_before: SystemTime::now(),
+            unreadable: BTreeSet::new(),
+            remade: parts.remade,
             measure_at: now,
             named: NamedFiles::new(&parts.registry),
             no_room_since: None,
@@ -426,6 +437,7 @@ impl Thread {
             open: self.open.len(),
             missing: self.missing.len(),
             waiting: self.pending.is_some(),
+            unreadable: self.unreadable.iter().map(|path| path.display().to_string()).collect(),
             behind: self.shared.behind.lock().clone(),
             files: files.into_iter().map(|(g, missing)| self.status_of(g, missing, now)).collect(),
         }

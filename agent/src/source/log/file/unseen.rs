@@ -157,6 +157,7 @@ impl Thread {
         let holder_after = holder.and_then(|id| self.known.generation(id)).map(|holder| holder.after);
         generation.after = holder_after.unwrap_or_else(|| last.get(label).copied());
         let id = self.known.add(generation);
+        self.note(id);
         self.activate(id);
         match holder.and_then(|holder| self.known.generation_mut(holder)) {
             Some(holder) => holder.after = Some(id),

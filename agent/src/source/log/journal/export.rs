@@ -6,6 +6,7 @@
 use super::entry::Entry;
 use super::{Cursor, Journal, JournalError, Start, Trouble};
 use rustix::event::{PollFd, PollFlags, poll};
+use std::cmp::Ordering;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -182,6 +183,8 @@ pub struct Journalctl {
     parser: Parser,
     entry: Entry,
     ended: Option<Instant>,
+    /// The entry that it was begun at and that was given before.
+    given: Option<Cursor>,
     trouble: Trouble,
 }
 
@@ -201,6 +204,7 @@ impl Journalctl {
             parser: Parser::default(),
             entry: Entry::default(),
             ended: None,
+            given: None,
             trouble: Trouble::default(),
         })
     }
@@ -222,6 +226,10 @@ impl Journalctl {
             }
         }
         self.parser = Parser::default();
+        self.given = match self.start {
+            Start::After(cursor) => Some(cursor),
+            _ => None,
+        };
         self.running = Some(child);
         Ok(())
     }
@@ -241,6 +249,9 @@ impl Journal for Journalctl {
         let mut read = vec![0; READ_BYTES];
         loop {
             if self.parser.next(&mut self.entry) {
+                if self.given.take().is_some_and(|given| given.order(&self.entry.cursor) == Ordering::Equal) {
+                    continue;
+                }
                 std::mem::swap(entry, &mut self.entry);
                 self.trouble.oversized_fields += u64::from(entry.oversized);
                 self.trouble.damaged_fields += u64::from(entry.damaged);
@@ -331,7 +342,8 @@ fn command(program: &Path, directory: Option<&Path>, start: &Start) -> Command {
             command.args(["--since", "now"]);
         }
         Start::After(cursor) => {
-            command.arg(format!("--after-cursor={cursor}"));
+            // With --after-cursor it would pass over the next one where that entry was deleted.
+            command.arg(format!("--cursor={cursor}"));
         }
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());

@@ -23,6 +23,8 @@ const ENTRY_BYTES: u64 = 64;
 const ARRAY_BYTES: u64 = 24;
 /// journald takes 1,024 fields from a client and adds some twenty; more is no entry of it.
 const MAX_ITEMS: u64 = 4_096;
+/// How far an entry's number may be beyond the newest of its file's header while that is written.
+const MOST_AHEAD: u64 = 1 << 20;
 /// Data objects that are remembered as holding none of the wanted fields, 16 bytes each.
 const MAX_UNWANTED: usize = 8_192;
 
@@ -316,9 +318,15 @@ impl<R: ReadAt> JournalFile<R> {
         self.object(at, ENTRY, ENTRY_BYTES)?;
         let mut bytes = [0; ENTRY_BYTES as usize];
         self.pages.read(at, &mut bytes)?;
+        let (seqnum, newest) = (number(&bytes, 16), self.header.tail_seqnum);
+        // A number that no entry of the file has, which others would wait for. A file that is being written may be ahead of
+        // what was seen of its header.
+        if seqnum > newest.saturating_add(if self.header.online { MOST_AHEAD } else { 0 }) {
+            return Err(FileError::Chain(at));
+        }
         Ok(Cursor {
             seqnum_id: self.header.seqnum_id,
-            seqnum: number(&bytes, 16),
+            seqnum,
             realtime_us: number(&bytes, 24),
             monotonic_us: number(&bytes, 32),
             boot_id: id(&bytes, 40),

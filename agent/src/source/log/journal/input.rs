@@ -127,6 +127,10 @@ struct Input {
     range: Option<Range>,
     /// When the block has to be cut.
     cut_at: Option<Instant>,
+    /// The journal was opened behind this entry, and none that comes after it was taken since.
+    behind: Option<Cursor>,
+    /// Entries that were counted as unreadable since the journal was opened.
+    unreadable: u64,
 }
 
 /// Nothing more is to be done.
@@ -147,6 +151,8 @@ pub(in crate::source::log) fn run(parts: Parts) {
         floor_ns: place.last_ns,
         range: None,
         cut_at: None,
+        behind: None,
+        unreadable: 0,
         parts,
     };
     if input.rebuild().is_ok() {
@@ -233,6 +239,7 @@ impl Input {
             std::mem::swap(&mut self.floor_ns, &mut left);
             self.floor_ns = range.floor_ns;
             let built = self.build_again(&origin, &range)?;
+            self.behind = range.to_cursor.parse().ok();
             if built < range.entries {
                 let lost = u64::from(range.entries - built);
                 tracing::warn!(
@@ -297,6 +304,7 @@ impl Input {
         let trouble = journal.trouble();
         if trouble != Trouble::default() {
             self.counters.add(&trouble);
+            self.unreadable += trouble.damaged_entries + trouble.vacuumed_entries;
             if trouble.last.is_some() {
                 self.parts.status.lock().set_aside = trouble.last;
             }
@@ -329,6 +337,10 @@ impl Input {
             (Err(_), Begin::Boot) => boot().map_or(Start::Beginning, Start::Boot),
             (Err(_), Begin::End) => Start::End,
         };
+        if let Start::After(cursor) = start {
+            self.behind.get_or_insert(cursor);
+        }
+        self.unreadable = 0;
         let settings = &self.parts.settings;
         let mut reader = "files";
         let opened = if settings.reader == Reader::Journalctl {
@@ -373,6 +385,9 @@ impl Input {
     /// Makes an entry of the one that is pending, or leaves it out.
     fn take(&mut self, again: bool) -> Result<(), Over> {
         self.pending = false;
+        if !again && let Some(behind) = self.behind.take() {
+            self.count_gone(&behind);
+        }
         let base_ns = self.parts.cutter.begin();
         let mut made = 0;
         let floor_ns = self.floor_ns;
@@ -411,6 +426,26 @@ impl Input {
         let due = Instant::now() + linger;
         self.cut_at = Some(self.cut_at.map_or(due, |at| at.min(due)));
         Ok(())
+    }
+
+    /// The first entry behind one where reading had ended: the numbers between them are of entries that were deleted
+    /// meanwhile.
+    fn count_gone(&self, behind: &Cursor) {
+        let next = &self.entry.cursor;
+        if next.seqnum_id != behind.seqnum_id {
+            tracing::debug!(input = self.parts.name, "the journal goes on with numbers of another sequence");
+            return;
+        }
+        let between = next.seqnum.saturating_sub(behind.seqnum).saturating_sub(1);
+        let gone = between.saturating_sub(self.unreadable);
+        if gone > 0 {
+            self.counters.vacuumed.add(gone);
+            tracing::warn!(
+                input = self.parts.name,
+                entries = gone,
+                "entries of the journal were deleted before they were read; give the journal more room (SystemMaxUse=)"
+            );
+        }
     }
 
     fn due(&self) -> bool {

@@ -453,6 +453,9 @@ fn a_killed_input_builds_the_same_blocks_again_and_goes_on_behind_them() {
     let mut fourth = start(state.path(), settings);
     assert_eq!(lines(&fourth.blocks(5)), numbered(60..65));
     assert_eq!(fourth.inbox.take_lost(), 5);
+    // And what nobody had seen before it was deleted.
+    let metrics = fourth.registry.render();
+    assert!(metrics.contains("pegel_log_journal_vacuumed_entries_total{input=\"journal\"} 10"), "{metrics}");
     fourth.stop();
 }
 

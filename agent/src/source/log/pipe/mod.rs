@@ -1,12 +1,14 @@
 //! Lines from a pipe: the agent's standard input, or a named pipe.
 //!
 //! A thread reads, shapes and cuts. While delivery has no room it does not read, and the writer waits once the pipe is
-//! full. What was read is in memory until delivery has stored it: a killed agent loses it, and counts it.
+//! full. What was read is in memory until delivery has stored it: a killed agent loses it, and the next start counts it,
+//! with what was read and was in no block yet ([`Tally`]).
 
 use super::cutter::{BLOCK_LINGER, BLOCK_TEXT_BYTES, Cutter};
 use super::origin::Range;
 use super::pushed::{Ended, hand_over};
 use super::shape::{Chunk, End, Shaper};
+use super::tally::Tally;
 use parking_lot::Mutex;
 use pegel_runtime::metrics::{Counter, Registry};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -82,6 +84,9 @@ struct Pipe {
     offset: u64,
     floor_ns: i64,
     entries: u32,
+    tally: Tally,
+    /// Lines of which something was made since the last block.
+    lines: u64,
     cut_at: Option<Instant>,
     /// When the last byte came.
     heard: Instant,
@@ -91,12 +96,23 @@ pub(super) fn run(parts: Parts) {
     parts.status.lock().input.clone_from(&parts.name);
     let help = "Bytes that were read from pipes.";
     let bytes = parts.registry.counter("pegel_log_pipe_bytes_total", help, &[("input", &parts.name)]);
+    let (tally, lost) = Tally::open(parts.cutter.checkpoints().dir(), &parts.name);
+    if lost > 0 {
+        tracing::warn!(
+            input = parts.name,
+            lines = lost,
+            "lines of a pipe were read before a kill and not stored: lost"
+        );
+        parts.cutter.intake().lost_in_crash(lost);
+    }
     let mut pipe = Pipe {
         bytes,
         buffer: Vec::new(),
         offset: 0,
         floor_ns: 0,
         entries: 0,
+        tally,
+        lines: 0,
         cut_at: None,
         heard: Instant::now(),
         parts,
@@ -178,6 +194,7 @@ impl Pipe {
             self.heard = Instant::now();
             self.bytes.add(length as u64);
             self.parts.status.lock().bytes += length as u64;
+            self.tally.take(lines_in(&read[..length]));
             self.buffer.extend_from_slice(&read[..length]);
             let end = if self.buffer.len() >= MAX_BUFFER_BYTES { End::Flush } else { End::More };
             if self.shape(end).is_err() {
@@ -201,11 +218,15 @@ impl Pipe {
             };
             let builder = self.parts.cutter.builder();
             let shaped = self.parts.shaper.shape(&self.parts.labels, chunk, BLOCK_TEXT_BYTES, builder);
+            self.lines += lines_in(&self.buffer[consumed..consumed + shaped.consumed]);
             consumed += shaped.consumed;
             self.offset += shaped.consumed as u64;
             self.floor_ns = shaped.last_ns;
             self.entries += shaped.entries;
-            if self.entries > 0 {
+            if self.entries == 0 {
+                // Left out.
+                self.tally.made(std::mem::take(&mut self.lines));
+            } else {
                 self.cut_at.get_or_insert_with(|| Instant::now() + BLOCK_LINGER);
             }
             if shaped.full {
@@ -224,7 +245,9 @@ impl Pipe {
         if entries > 0 {
             self.parts.cutter.cover(Range { entries, last_ns: self.floor_ns, ..Range::default() });
         }
-        match self.parts.cutter.finish() {
+        let logs = self.parts.cutter.finish();
+        self.tally.made(std::mem::take(&mut self.lines));
+        match logs {
             Some(logs) => hand_over(self.parts.cutter.intake(), logs, &self.parts.shutdown),
             None => Ok(()),
         }
@@ -237,4 +260,8 @@ impl Pipe {
             status.trouble = Some(error.to_string());
         }
     }
+}
+
+fn lines_in(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }

@@ -237,8 +237,11 @@ impl Joiner {
         let number = self.number(&stream);
         let mut before = !self.is_open();
         let mut open = std::mem::take(&mut self.outputs[number].part);
-        if open.begun && open.text.len() + text.len() > self.max_line {
-            self.logical(number, &open, true);
+        // All parts of a line have the time of its first one in Docker's files (since 18.06). What a killed process left
+        // half written is no part of what it writes when it runs again.
+        let left = container == Container::Docker && open.begun && open.at_ns != at_ns;
+        if left || (open.begun && open.text.len() + text.len() > self.max_line) {
+            self.logical(number, &open, !left);
             open.begun = false;
             before = before || !self.is_open();
         }

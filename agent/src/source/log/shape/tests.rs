@@ -93,14 +93,19 @@ fn parts_of_containers_lines_are_joined_for_each_output() {
     let docker = concat!(
         r#"{"log":"a","stream":"stdout","time":"1970-01-01T00:00:01Z"}"#,
         "\n",
-        r#"{"log":"b\n","stream":"stdout","time":"1970-01-01T00:00:02Z"}"#,
+        r#"{"log":"b\n","stream":"stdout","time":"1970-01-01T00:00:01Z"}"#,
+        "\n",
+        // Killed within a line, and started again.
+        r#"{"log":"half","stream":"stdout","time":"1970-01-01T00:00:01.5Z"}"#,
+        "\n",
+        r#"{"log":"again\n","stream":"stdout","time":"1970-01-01T00:00:02Z"}"#,
         "\n",
         "{\"log\":\"torn",
         "\n",
         r#"{"log":"open","stream":"stdout","time":"1970-01-01T00:00:03Z"}"#,
     );
     let settings = Settings { container: Some(Container::Docker), ..settings };
-    assert_eq!(lines(&settings, docker.as_bytes()), ["ab", "{\"log\":\"torn", "open"]);
+    assert_eq!(lines(&settings, docker.as_bytes()), ["ab", "half", "again", "{\"log\":\"torn", "open"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::source::log::cutter::{BLOCK_LINGER, BLOCK_TEXT_BYTES, Cutter};
 use crate::source::log::origin::Range;
 use crate::source::log::pushed::{Ended, Outlet, queue};
 use crate::source::log::shape::{Message, Shaper};
+use crate::source::log::tally::Tally;
 use pegel_runtime::metrics::Registry;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -51,12 +52,19 @@ impl Syslog {
         let names = settings.listeners.iter().map(listener_name).collect();
         let statuses = Arc::new(Statuses::new(names));
         let (inlet, outlet) = queue(QUEUE_BYTES);
+        let (tally, lost) = Tally::open(cutter.checkpoints().dir(), &name);
+        let tally = Arc::new(tally);
+        if lost > 0 {
+            tracing::warn!(input = name, messages = lost, "syslog messages waited at a kill: lost");
+            cutter.intake().lost_in_crash(lost);
+        }
         for (nth, listener) in settings.listeners.iter().enumerate() {
             let shared = Shared {
                 settings: settings.clone(),
                 inlet: inlet.clone(),
                 counters: counters.clone(),
                 statuses: statuses.clone(),
+                tally: tally.clone(),
                 shutdown: shutdown.clone(),
             };
             tokio::spawn(listen::run(nth, listener.clone(), shared));
@@ -71,6 +79,8 @@ impl Syslog {
             counters: counters.clone(),
             floors: HashMap::new(),
             entries: 0,
+            tally,
+            messages: 0,
             last_ns: 0,
             cut_at: None,
         };
@@ -108,6 +118,9 @@ struct Writer {
     floors: HashMap<Vec<(String, String)>, i64>,
     /// What is in the block.
     entries: u32,
+    tally: Arc<Tally>,
+    /// Messages of which something was made since the last block.
+    messages: u64,
     last_ns: i64,
     cut_at: Option<Instant>,
 }
@@ -184,6 +197,11 @@ impl Writer {
                 self.floors.clear();
             }
             self.floors.insert(stream, shaped.last_ns);
+            self.messages += 1;
+            if self.entries == 0 {
+                // Left out.
+                self.tally.made(std::mem::take(&mut self.messages));
+            }
             break;
         }
         if self.entries > 0 {
@@ -201,7 +219,12 @@ impl Writer {
         if entries > 0 {
             self.cutter.cover(Range { entries, last_ns: self.last_ns, ..Range::default() });
         }
-        self.cutter.cut().await.map_err(|_| Ended)
+        let logs = self.cutter.finish();
+        self.tally.made(std::mem::take(&mut self.messages));
+        match logs {
+            Some(logs) => self.cutter.intake().offer(logs).await.map_err(|_| Ended),
+            None => Ok(()),
+        }
     }
 
     /// The labels of a message's stream; the configuration's win.

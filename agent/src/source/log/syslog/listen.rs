@@ -6,6 +6,7 @@ use super::status::{Counters, Statuses};
 use super::tls;
 use crate::source::clock::system_wall_ns;
 use crate::source::log::pushed::Inlet;
+use crate::source::log::tally::Tally;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     pub(super) inlet: Inlet<Received>,
     pub(super) counters: Arc<Counters>,
     pub(super) statuses: Arc<Statuses>,
+    pub(super) tally: Arc<Tally>,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -174,7 +176,9 @@ async fn datagrams(socket: &UdpSocket, shared: &Shared) -> io::Result<()> {
             peer: Some(peer.ip().to_canonical()),
         };
         shared.counters.received.inc();
-        if !shared.inlet.try_push(received, kept + MESSAGE_BYTES) {
+        if shared.inlet.try_push(received, kept + MESSAGE_BYTES) {
+            shared.tally.take(1);
+        } else {
             shared.counters.dropped.inc();
         }
     }
@@ -292,6 +296,7 @@ async fn push(
     shared: &Shared,
 ) -> Result<(), crate::source::log::pushed::Ended> {
     shared.counters.received.inc();
+    shared.tally.take(1);
     let bytes = frame.bytes.len() + MESSAGE_BYTES;
     let received = Received { bytes: frame.bytes, cut: frame.cut, at_ns: system_wall_ns(), peer };
     shared.inlet.push(received, bytes).await

@@ -1,7 +1,7 @@
 //! syslog: messages that others send, over UDP, TCP, TLS and unix sockets.
 //!
-//! What was received is in memory until delivery has stored it: a killed agent loses it, and no sender notices. Over
-//! streams a sender waits while delivery has no room; what comes over UDP then is dropped, and counted.
+//! What was received is in memory until delivery has stored it: a killed agent loses it, no sender notices, and the next
+//! start counts it. Over streams a sender waits while delivery has no room; what comes over UDP then is dropped, and counted.
 
 pub mod framing;
 pub mod fuzzing;

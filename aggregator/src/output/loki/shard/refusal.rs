@@ -1,5 +1,6 @@
 //! Accounting for the entries of a request: accepted, held already, refused, split to find out, put aside.
 
+use super::super::batch::Batch;
 use super::super::blame::{NotTaken, left_out, not_taken, stream_of};
 use super::super::complaint::{Complaint, Ignored, Named};
 use super::super::piece::{Doubt, Group, Piece, Record};
@@ -30,6 +31,7 @@ impl Shard {
             let newest = group.records.iter().map(|record| piece.entry(*record).at_ns()).max();
             if let Some(newest) = newest {
                 self.streams.accepted(&group.stream, group.session, newest, now);
+                self.crowd.accepted(&group.stream);
             }
         }
         let mut delivered = 0;
@@ -110,25 +112,18 @@ impl Shard {
         self.left.push(first);
     }
 
-    pub(super) fn complained(
-        &mut self,
-        piece: Piece,
-        complaint: Complaint,
-        message: &str,
-        patience: Option<(Instant, u32)>,
-        now: Instant,
-    ) {
+    pub(super) fn complained(&mut self, piece: Piece, complaint: Complaint, message: &str, now: Instant) {
         // It looks at entries: it is not misconfigured.
         self.accepted_ever = true;
         self.unexplained = 0;
         self.well();
         let understood = match complaint {
             Complaint::Entries(named) => self.left_out(&piece, &named, now),
-            Complaint::Stream(ignored) => self.ignored(piece.clone(), &ignored, patience, now),
+            Complaint::Stream(ignored) => self.ignored(piece.clone(), &ignored, now),
             Complaint::NoMoreStreams(labels) => match stream_of(&piece, &labels) {
                 Some(at) => {
                     let alone = self.alone(piece.clone(), at);
-                    self.one_too_many(alone, patience, message, now);
+                    self.one_too_many(alone, message.trim(), now);
                     true
                 }
                 None => false,
@@ -163,13 +158,7 @@ impl Shard {
     }
 
     /// An ingester did not take all of one stream.
-    fn ignored(
-        &mut self,
-        piece: Piece,
-        ignored: &Ignored,
-        patience: Option<(Instant, u32)>,
-        now: Instant,
-    ) -> bool {
+    fn ignored(&mut self, piece: Piece, ignored: &Ignored, now: Instant) -> bool {
         let Some(at) = stream_of(&piece, &ignored.labels) else { return false };
         let mut piece = self.alone(piece, at);
         let records = match not_taken(&piece, 0, ignored) {
@@ -180,7 +169,7 @@ impl Shard {
                 self.deliver(&piece, now);
                 self.doubt(&mut rest);
                 if ignored.limited || ignored.mixed {
-                    self.put_aside_for_rate(rest, patience, ignored.text.clone(), now);
+                    self.put_aside_for_rate(rest, ignored.text.clone(), now);
                 } else if let Some(record) = rest.only_record() {
                     self.reject(&rest, record, RejectReason::OutOfOrder, &ignored.text);
                 } else {
@@ -194,21 +183,41 @@ impl Shard {
         piece.groups[0].records = records;
         if ignored.limited {
             piece.doubt = Doubt::None;
-            self.put_aside_for_rate(piece, patience, ignored.text.clone(), now);
+            self.put_aside_for_rate(piece, ignored.text.clone(), now);
         } else {
             self.reject_all(&piece, RejectReason::OutOfOrder, &ignored.text);
         }
         true
     }
 
-    /// The tenant has its most streams. That may pass, when others fall idle; it must not hold up an agent for good.
-    fn one_too_many(&mut self, piece: Piece, patience: Option<(Instant, u32)>, message: &str, now: Instant) {
-        let since = patience.map_or(now, |(since, _)| since);
-        if now.saturating_duration_since(since) >= self.settings.stream_patience {
-            self.reject_all(&piece, RejectReason::TenantLimit, message.trim());
+    /// The tenant has its most streams. That may pass, when others fall idle; it must hold up neither an agent for good
+    /// nor the others of the tenant, whose batches need memory too.
+    fn one_too_many(&mut self, piece: Piece, message: &str, now: Instant) {
+        let stream = piece.groups[0].stream.clone();
+        self.streams.refused(&stream);
+        let mut waiting = self.held_up_sessions();
+        waiting.insert(piece.groups[0].session);
+        let waiting = self.batches.values().filter(|batch| waiting.contains(&batch.session));
+        let hurried = waiting.map(Batch::bytes).sum::<u64>() > self.settings.max_waiting_bytes;
+        if self.crowd.refused(&stream, message, hurried, now) {
+            self.reject_all(&piece, RejectReason::TenantLimit, message);
         } else {
-            self.put_aside(piece, patience, message.trim().to_owned(), now);
+            self.put_aside(piece, message.to_owned(), now);
         }
+    }
+
+    /// Refuses what is of streams that Loki is known to have no room for.
+    pub(super) fn without_shut_out(&mut self, mut piece: Piece, now: Instant) -> Piece {
+        if self.crowd.is_empty() {
+            return piece;
+        }
+        for group in std::mem::take(&mut piece.groups) {
+            match self.crowd.shut_out(&group.stream, now).map(str::to_owned) {
+                Some(why) => self.reject_all(&piece.with(vec![group]), RejectReason::TenantLimit, &why),
+                None => piece.groups.push(group),
+            }
+        }
+        piece
     }
 
     pub(super) fn refused(

@@ -24,36 +24,24 @@ impl Shard {
     }
 
     /// Puts a piece aside for its stream's limit; only its session waits.
-    pub(super) fn put_aside(
-        &mut self,
-        piece: Piece,
-        patience: Option<(Instant, u32)>,
-        reason: String,
-        now: Instant,
-    ) {
-        let (since, tries) = patience.unwrap_or((now, 0));
+    pub(super) fn put_aside(&mut self, mut piece: Piece, reason: String, now: Instant) {
         self.tally.retry();
-        let due = now + self.backoff(None, tries);
-        self.aside.push(Aside { due, since, tries: tries.saturating_add(1), piece });
+        let due = now + self.backoff(None, piece.tries);
+        piece.tries = piece.tries.saturating_add(1);
+        self.aside.push(Aside { due, piece });
         self.in_trouble(reason, now);
     }
 
     /// Puts a piece aside for its stream's rate. More than the stream's burst at once never passes, however long one
     /// waits: after some tries it is made smaller.
-    pub(super) fn put_aside_for_rate(
-        &mut self,
-        piece: Piece,
-        patience: Option<(Instant, u32)>,
-        reason: String,
-        now: Instant,
-    ) {
-        if piece.len() > 1 && patience.is_some_and(|(_, tries)| tries >= 2 && tries.is_multiple_of(2)) {
+    pub(super) fn put_aside_for_rate(&mut self, piece: Piece, reason: String, now: Instant) {
+        if piece.len() > 1 && piece.tries >= 2 && piece.tries.is_multiple_of(2) {
             self.tally.split();
             let (first, second) = piece.split();
-            self.put_aside(first, patience, reason.clone(), now);
-            self.put_aside(second, patience, reason, now);
+            self.put_aside(first, reason.clone(), now);
+            self.put_aside(second, reason, now);
         } else {
-            self.put_aside(piece, patience, reason, now);
+            self.put_aside(piece, reason, now);
         }
     }
 
@@ -61,7 +49,6 @@ impl Shard {
     pub(super) fn take_from_aside(&mut self, now: Instant) -> bool {
         let Some(at) = self.aside.iter().position(|aside| aside.due <= now) else { return false };
         let aside = self.aside.remove(at);
-        self.patience = Some((aside.since, aside.tries));
         self.left.push(aside.piece);
         true
     }

@@ -14,17 +14,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-struct Bench {
-    shard: Shard,
-    now: Instant,
+pub(super) struct Bench {
+    pub(super) shard: Shard,
+    pub(super) now: Instant,
     agents: [Arc<AgentInfo>; 2],
     seq: u64,
     sender: mpsc::UnboundedSender<Verdict>,
-    verdicts: mpsc::UnboundedReceiver<Verdict>,
+    pub(super) verdicts: mpsc::UnboundedReceiver<Verdict>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(settings())
     }
 
@@ -35,7 +35,7 @@ impl Bench {
         Self { shard, now: Instant::now(), agents, seq: 0, sender, verdicts }
     }
 
-    fn submit(&mut self, agent: usize, entries: &[Said]) {
+    pub(super) fn submit(&mut self, agent: usize, entries: &[Said]) {
         self.seq += 1;
         self.shard.submit(
             delivery(&self.agents[agent], self.seq, false, entries, &self.sender),
@@ -45,7 +45,7 @@ impl Bench {
     }
 
     /// The next request; waits until it is due.
-    fn sent(&mut self) -> Arc<Piece> {
+    pub(super) fn sent(&mut self) -> Arc<Piece> {
         loop {
             match self.shard.poll(self.now) {
                 Step::Send(piece) => return piece,
@@ -55,16 +55,16 @@ impl Bench {
         }
     }
 
-    fn answer(&mut self, status: u16, message: &str) {
+    pub(super) fn answer(&mut self, status: u16, message: &str) {
         let response = Response { status, message: message.into(), retry_after: None };
         self.shard.answered(Meaning::of(Exchange::Answered(response)), self.now);
     }
 
-    fn idle(&mut self) -> bool {
+    pub(super) fn idle(&mut self) -> bool {
         matches!(self.shard.poll(self.now), Step::Wait(None))
     }
 
-    fn outcome(&mut self) -> Outcome {
+    pub(super) fn outcome(&mut self) -> Outcome {
         match self.verdicts.try_recv() {
             Ok(Verdict::Settled(_, outcome)) => outcome,
             other => panic!("{other:?} where a batch was to be settled"),
@@ -72,7 +72,7 @@ impl Bench {
     }
 }
 
-fn said(app: &'static str, i: i64) -> Said {
+pub(super) fn said(app: &'static str, i: i64) -> Said {
     (app, START_NS + i, format!("line {i}"))
 }
 

@@ -52,6 +52,7 @@ async fn start(
         burst: 1e9,
         whole_streams: true,
         streams: HashMap::new(),
+        room: 0,
         silently_dropped: 0,
     };
     let server = Server { model, faults: faults.iter().copied().collect(), seen: Vec::new() };

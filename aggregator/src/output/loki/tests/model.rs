@@ -83,6 +83,8 @@ pub struct Model {
     /// Whether a stream over its rate is refused as a whole.
     pub whole_streams: bool,
     pub streams: HashMap<String, Stored>,
+    /// How many streams `x…` there is room for beside the others.
+    pub room: usize,
     /// Entries that were refused without a word.
     pub silently_dropped: u64,
 }
@@ -181,6 +183,16 @@ impl Model {
 
     /// What an ingester does with a stream: the answer if it ignores any entry, and how many.
     fn push(&mut self, key: &str, shown: &str, entries: &[&Entry], now: Instant) -> Option<(Response, u64)> {
+        let is_extra = |key: &String| key.starts_with("{app=\"x");
+        if is_extra(&key.to_owned())
+            && !self.streams.contains_key(key)
+            && self.streams.keys().filter(|key| is_extra(key)).count() >= self.room
+        {
+            let message = format!(
+                "maximum active stream limit exceeded when trying to create stream {shown}, reduce the number of active streams (reduce labels or reduce label values), or contact your Loki administrator to see if the limit can be increased, user: 'acme'"
+            );
+            return Some((Response { status: 429, message, retry_after: None }, entries.len() as u64));
+        }
         let (rate, burst) = (self.rate, self.burst);
         let stored = self.streams.entry(key.to_owned()).or_default();
         let since = stored.filled.replace(now).map(|filled| now.saturating_duration_since(filled));

@@ -25,6 +25,8 @@ const ROUNDS: u64 = 200;
 enum Fate {
     Stored,
     Refused(RejectReason),
+    /// Of a stream that Loki may have no room for.
+    StoredOrTooMany,
 }
 
 struct Batch {
@@ -77,6 +79,7 @@ impl World {
             burst: limits.burst as f64,
             whole_streams: random.random_bool(0.5),
             streams: HashMap::new(),
+            room: random.random_range(0..4),
             silently_dropped: 0,
         };
         let shard = Shard::new(shard_settings, Tally::new(&registry, "o", "t"), seed);
@@ -134,6 +137,7 @@ impl World {
                     agent.late = true;
                     (("late", now, line(1)), Fate::Stored)
                 }
+                n @ 14..17 => ((["x1", "x2", "x3"][n - 14], now, line(1)), Fate::StoredOrTooMany),
                 7..14 => (("hot", now, line(random.random_range(1..400))), Fate::Stored),
                 n => ((["a", "b", "c", "d"][n % 4], now, line(random.random_range(1..60))), Fate::Stored),
             };
@@ -250,6 +254,7 @@ impl World {
             match self.random.random_range(0..20) {
                 0..8 => self.collect(at),
                 8 => self.reconnect(at),
+                9 if self.random.random_bool(0.05) => self.model.room += 1,
                 _ => {
                     self.step(true);
                 }
@@ -301,9 +306,12 @@ fn check(batch: &Batch, outcome: &Outcome, model: &Model, node: &str) {
     }
     for ((fate, reason), (app, at, line)) in batch.fates.iter().zip(reasons).zip(&batch.entries) {
         match fate {
-            Fate::Stored => {
-                assert_eq!(reason, None, "{app} at {at} is good: {outcome:?}");
+            Fate::StoredOrTooMany if reason.is_some() => {
+                assert_eq!(reason, Some(RejectReason::TenantLimit), "{app} at {at}");
+            }
+            Fate::Stored | Fate::StoredOrTooMany => {
                 let stream = format!("{{app=\"{app}\", node=\"{node}\", tenant=\"acme\"}}");
+                assert_eq!(reason, None, "{app} at {at} is good: {outcome:?}");
                 assert!(model.copies(&stream, *at, line) > 0, "{app} at {at} is stored");
             }
             Fate::Refused(why) => assert_eq!(reason, Some(*why), "{app} at {at}"),
@@ -352,6 +360,7 @@ fn whatever_fails_every_entry_is_stored_or_refused_with_its_reason() {
             "too_large",
             "out_of_order",
             "invalid_labels",
+            "tenant_limit",
             "repeated",
         ] {
             assert!(seen.get(what).is_some_and(|n| *n > 0), "the runs reach `{what}`: {seen:?}");
