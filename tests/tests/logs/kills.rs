@@ -10,7 +10,7 @@ use std::time::Duration;
 fn writers(world: &World) -> Vec<Writer> {
     let every = Duration::from_millis(700);
     let plain = Plan::plain(world.file("plain"), 1_000);
-    let renamed = Plan::rotated(world.file("renamed"), 500, Rotation::Rename, every);
+    let renamed = Plan::rotated(world.file("renamed"), 500, Rotation::Dated, every);
     vec![Writer::start(plain), Writer::start(renamed)]
 }
 
@@ -25,7 +25,6 @@ async fn a_killed_agent_loses_no_line_and_repeats_none() {
         world.agent.kill();
         let_run(Duration::from_millis(rng.random_range(0..300))).await;
         world.restart(&mut arrived).await;
-        println!("{arrived}");
     }
     let_run(Duration::from_secs(1)).await;
     world.check(writers).await;

@@ -16,6 +16,9 @@ pub enum Rotation {
     Never,
     /// Renamed to `.1`, `.2` and so on up to 9, and made anew: logrotate's default.
     Rename,
+    /// Renamed to a name with a number that rises, as logrotate's `dateext` does, and made anew. Two hundred are kept: for
+    /// an agent that is killed all the time and gets little of a busy machine.
+    Dated,
     /// Removed at once and made anew, so that its inode number is free for the next file.
     Remove,
     /// Copied to `.1` and truncated. The writer pauses between its last line and the truncation, because what is
@@ -228,7 +231,7 @@ fn write(plan: Plan, stop: &AtomicBool, most: &AtomicU64) -> Written {
         let (head, tail) = text.as_bytes().split_at(text.len() / 3);
         file.write_all(head).and_then(|()| file.write_all(tail)).expect("lines are written");
         if rotated.elapsed() >= plan.every {
-            file = rotate(&plan, file);
+            file = rotate(&plan, file, begun.len());
             begun.push(number);
             rotated = Instant::now();
         }
@@ -248,12 +251,21 @@ fn shift(path: &Path) {
     fs::rename(path, numbered(path, 1)).expect("the file is renamed");
 }
 
-fn rotate(plan: &Plan, mut file: File) -> File {
+/// The `nth` rotation.
+fn rotate(plan: &Plan, mut file: File, nth: usize) -> File {
     let path = &plan.path;
     match plan.rotation {
         Rotation::Never => file,
         Rotation::Rename => {
             shift(path);
+            begin(plan)
+        }
+        Rotation::Dated => {
+            let dated = |nth: usize| PathBuf::from(format!("{}-2026{nth:08}", path.display()));
+            fs::rename(path, dated(nth)).expect("the file is renamed");
+            if let Some(oldest) = nth.checked_sub(200) {
+                let _ = fs::remove_file(dated(oldest));
+            }
             begin(plan)
         }
         Rotation::Remove => {
