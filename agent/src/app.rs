@@ -7,6 +7,7 @@ use crate::delivery::Delivery;
 use crate::intake::{DEFAULT_INTAKE_BYTES, Intake, intake};
 use crate::kept::Replay;
 use crate::logs_line;
+use crate::program_text;
 use crate::source::SourceContext;
 use crate::source::clock::SampleClock;
 use crate::source::container::runtime::Discovery;
@@ -87,6 +88,7 @@ async fn serve(launch: Launch, telemetry: Telemetry) -> anyhow::Result<()> {
     });
     let host_status = host.as_ref().map(HostSource::status);
     let host = host.map(|source| tokio::spawn(source.run(context.clone())));
+    tokio::spawn(program_text::give_back_forever(sources_shutdown.clone()));
     let log_intake = logs.as_ref().map(|logs| logs.intake.clone());
     let logs = logs.map(|logs| logs.start(&settings, &catalogue, &context, &sources_shutdown));
     if let (Some(logs), Some(state)) = (&logs, &delivery.logs) {

@@ -223,11 +223,6 @@ impl LogIntake {
         self.queue.send(logs).await.map_err(|_| Ended)
     }
 
-    /// Hands a block over from a thread of its own; waits while delivery has no room.
-    pub fn offer_blocking(&self, logs: Logs) -> Result<(), Ended> {
-        self.queue.blocking_send(logs).map_err(|_| Ended)
-    }
-
     /// Hands a block over if there is room now; gives it back if not.
     pub fn try_offer(&self, logs: Logs) -> Result<(), Logs> {
         self.queue.try_send(logs).map_err(mpsc::error::TrySendError::into_inner)

@@ -10,6 +10,7 @@ pub mod kept;
 pub mod logs_line;
 pub mod pipeline;
 pub mod positions;
+pub mod program_text;
 pub mod rejects;
 pub mod slo;
 pub mod source;

@@ -53,7 +53,7 @@ pub fn prepare(settings: &Settings) -> Result<Option<(Prepared, LogLine)>, Strin
     if let Some(error) = opened.unwritable {
         tracing::error!(
             %error,
-            "checkpoints of logs can't be written: a restart would go back to the last that could; make room or make \
+            "checkpoints of logs can't be written: what can be read later waits until they can; make room or make \
              the state directory writable"
         );
     }

@@ -67,6 +67,12 @@ name_type! {
     OutputName, "output", 64
 }
 
+impl OutputName {
+    /// The name of the output in memory that an aggregator has while it has no backend. What it does not hold yet is
+    /// owed to the first real one.
+    pub const RECENT: &str = "recent";
+}
+
 /// Tenant and node together: what a client certificate proves.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AgentIdentity {

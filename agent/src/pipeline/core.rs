@@ -192,13 +192,15 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         self.window_bytes = Some(window_bytes);
+        let recent = self.replaced_recent(outputs);
         for output in outputs {
             if !self.cursors.contains_key(output) {
                 let newest = BatchSeq(self.next_seq.0 - 1);
-                let cursor = match &self.unassigned {
-                    Some(first) => first.fork(),
+                let cursor = match (&self.unassigned, &recent) {
+                    (Some(first), _) => first.fork(),
+                    (None, Some(recent)) => recent.succeed(),
                     // A further output begins with what is collected from now on.
-                    None => Cursor::new(newest, BatchSeq(0), Books::default()),
+                    (None, None) => Cursor::new(newest, BatchSeq(0), Books::default()),
                 };
                 self.cursors.insert(output.clone(), cursor);
                 effects.push(Effect::Remember);
@@ -213,6 +215,22 @@ impl Core {
                 if cursor.announced { None } else { cursor.missing_since_ms.or(Some(now_ms)) };
         }
         self.settle_down(now_ms, effects);
+    }
+
+    /// The aggregator has a backend now: what its memory had not taken is owed to that, and the memory needs nothing.
+    fn replaced_recent(&mut self, outputs: &[OutputName]) -> Option<Cursor> {
+        let is_recent = |output: &OutputName| output.as_str() == OutputName::RECENT;
+        if outputs.is_empty() || outputs.iter().any(is_recent) {
+            return None;
+        }
+        let name = self.cursors.keys().find(|name| is_recent(name))?.clone();
+        let mut cursor = self.cursors.remove(&name)?;
+        // What was in flight goes first, to whoever comes next.
+        cursor.ground();
+        tracing::info!(
+            "the aggregator has a backend now: what it kept in memory only is not kept for that any longer"
+        );
+        Some(cursor)
     }
 
     /// The link ended.
@@ -330,6 +348,7 @@ impl Core {
             self.spool_in_use = true;
             self.trimmed = BatchSeq(0);
             self.store_full = failure == StoreFailure::Full;
+            self.relieve_of_absent(effects);
             self.relieve_front(effects);
         } else {
             self.store_failures = 0;
@@ -417,7 +436,8 @@ impl Core {
             .cursors
             .iter()
             .filter(|(_, c)| {
-                c.missing_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= retire_ms)
+                let missing = c.missing_since_ms.filter(|_| self.window_bytes.is_some());
+                missing.is_some_and(|since| now_ms.saturating_sub(since) >= retire_ms)
             })
             .map(|(output, _)| output.clone())
             .collect();
@@ -426,6 +446,21 @@ impl Core {
             effects.push(Effect::Remember);
         }
         self.settle_down(now_ms, effects);
+    }
+
+    /// The buffer is full and sources wait for it: an output that the aggregator does not have must not stop the
+    /// others, and gives way with what is kept for it.
+    fn relieve_of_absent(&mut self, effects: &mut Vec<Effect>) {
+        let linked = self.window_bytes.is_some() && self.cursors.values().any(|cursor| cursor.announced);
+        if !(self.store_full && self.settings.sources_wait && linked) {
+            return;
+        }
+        let absent: Vec<_> =
+            self.cursors.iter().filter(|(_, c)| !c.announced).map(|(name, _)| name.clone()).collect();
+        for output in absent {
+            self.retire(output);
+            effects.push(Effect::Remember);
+        }
     }
 
     /// Closes the books of an output that no aggregator has any more.

@@ -49,7 +49,7 @@ pub(super) struct Cursor {
     pub loading: bool,
     /// The present link's aggregator announces this output.
     pub announced: bool,
-    /// Since when no link announced it, if one is up that does not.
+    /// Since when no link announced it, though links were up.
     pub missing_since_ms: Option<u64>,
     pub parked: Option<String>,
     pub books: Books,
@@ -80,6 +80,14 @@ impl Cursor {
         Self::new(self.acked, BatchSeq(0), self.books.clone())
     }
 
+    /// A cursor for the output that takes this one's place: it owes what this one had not taken, and nothing else.
+    pub fn succeed(&self) -> Self {
+        let (in_front, spooled) = (self.books.in_front, self.books.spooled);
+        let books = Books { collected: in_front + spooled, in_front, spooled, ..Books::default() };
+        let waiting = self.waiting.clone();
+        Self { taken: self.taken, waiting, ..Self::new(self.acked, BatchSeq(0), books) }
+    }
+
     /// Moves a batch into flight; returns whether it may have been sent before, and whether the reservation of
     /// what was sent moved (which is worth remembering).
     pub fn launch(&mut self, mut held: Held) -> (bool, bool) {
@@ -105,7 +113,6 @@ impl Cursor {
     /// The link ended: what was in flight goes first on the next one.
     pub fn ground(&mut self) {
         self.announced = false;
-        self.missing_since_ms = None;
         self.parked = None;
         self.window_full = false;
         self.ground_from(BatchSeq(0));

@@ -51,17 +51,21 @@ impl RecordCodec {
     }
 }
 
-/// Logs: the origin's length in four bytes, the origin, the block. Nothing depends on what came before.
+/// Logs: the origin's length in four bytes, of which the highest bit says that the block was built again after a
+/// restart, the origin, the block. Nothing depends on what came before.
 struct LogsRecords;
 
 const ORIGIN_LENGTH_BYTES: usize = 4;
+/// A block that may have been sent before under another number stays one on the disk.
+const REBUILT: u32 = 1 << 31;
 
 impl RecordEncoder for LogsRecords {
     fn reset(&mut self) {}
 
     fn encode(&mut self, batch: &Batch, out: &mut Vec<u8>) {
         let Content::Logs(logs) = &batch.content else { return };
-        out.extend((logs.origin.len() as u32).to_le_bytes());
+        let rebuilt = if logs.rebuilt { REBUILT } else { 0 };
+        out.extend((logs.origin.len() as u32 | rebuilt).to_le_bytes());
         out.extend_from_slice(&logs.origin);
         out.extend_from_slice(&logs.block.bytes);
     }
@@ -73,11 +77,11 @@ impl RecordDecoder for LogsRecords {
     fn decode(&mut self, seq: BatchSeq, bytes: &[u8]) -> Result<Batch, String> {
         let short = || "a record of logs ends early".to_owned();
         let (length, rest) = bytes.split_first_chunk::<ORIGIN_LENGTH_BYTES>().ok_or_else(short)?;
-        let (origin, block) =
-            rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)?;
+        let length = u32::from_le_bytes(*length);
+        let (origin, block) = rest.split_at_checked((length & !REBUILT) as usize).ok_or_else(short)?;
         let block = LogBlock::from_bytes(Bytes::copy_from_slice(block)).map_err(|e| e.to_string())?;
         let origin = Bytes::copy_from_slice(origin);
-        Ok(Batch { seq, content: Content::Logs(Logs { block, origin, rebuilt: false }) })
+        Ok(Batch { seq, content: Content::Logs(Logs { block, origin, rebuilt: length & REBUILT != 0 }) })
     }
 }
 

@@ -29,6 +29,8 @@ pub const DEFAULT_REOPEN_INTERVAL: Duration = Duration::from_secs(5);
 /// Batches are appended in commits of at most this many encoded samples' worth of batches, so that the stage stays
 /// some megabytes. At 1 to 3 bytes a sample 500,000 samples are about a segment.
 const COMMIT_SAMPLES: u64 = 500_000;
+/// A read ends after this much in memory, whatever was asked for: entries may be of any size.
+const READ_BYTES: usize = 2 << 20;
 
 /// Settings of the thread.
 #[derive(Debug, Clone)]
@@ -419,8 +421,8 @@ impl Worker {
             reader.cursor = Cursor::new(from);
         }
         let mut outcome = ReadOutcome::default();
-        let mut samples = 0;
-        while samples < max_samples {
+        let (mut samples, mut bytes) = (0, 0);
+        while samples < max_samples && bytes < READ_BYTES {
             let record = match spool.next(&mut reader.cursor) {
                 Ok(Some(record)) => record,
                 Ok(None) => break,
@@ -431,6 +433,7 @@ impl Worker {
             match reader.decode(&record) {
                 Ok(batch) if !record.replay => {
                     samples += batch.records();
+                    bytes += batch.resident_bytes();
                     outcome.batches.push(Arc::new(batch));
                 }
                 Ok(_) => {}

@@ -49,9 +49,11 @@ pub const DEFAULT_MAX_PENDING_HANDSHAKES: usize = 1_000;
 pub const DEFAULT_MAX_SESSIONS: usize = 20_000;
 /// Streams of one session beside control: three signals, each to a handful of outputs.
 pub const DEFAULT_MAX_STREAMS: u32 = 32;
-/// Encoded bytes of one stream that may wait for the backend. At 0.75 bytes a sample this is 340,000 samples, which at
-/// an acknowledgement every 100 ms drains 3.4 million a second: a day's backlog of a 600-series node in 3 seconds.
-pub const DEFAULT_MAX_IN_FLIGHT_BYTES: u64 = 256 << 10;
+/// Encoded bytes of one stream that may wait for the backend. At 0.75 bytes a sample this is 1.4 million samples: an
+/// acknowledgement every 100 ms drains a day of a 600-series node in a second. Of log blocks, at some 140 KB each, it is
+/// seven: enough for requests to be filled while one is on its way. What all sessions of a tenant may hold is bounded by
+/// its budget.
+pub const DEFAULT_MAX_IN_FLIGHT_BYTES: u64 = 1 << 20;
 /// Series of one session. The decoder takes some 160 bytes for each: 32 MB at worst.
 pub const DEFAULT_MAX_SERIES: usize = 200_000;
 /// Decoded bytes that one tenant's batches may take on their way to one output. At 8 bytes a value these are 4 million

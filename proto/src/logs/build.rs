@@ -10,8 +10,12 @@ use zstd::bulk::Compressor;
 
 /// zstd's first level: on logs, the third gains nothing and costs half as much again.
 const ZSTD_LEVEL: i32 = 1;
-/// What an entry takes in the columns beside its line, at most, without metadata: a run, a time, a length.
-const ENTRY_BYTES: usize = 26;
+/// What ends each line in the text.
+const LINE_FEED: u8 = b'\n';
+/// What an entry takes in the columns beside its line, at most, without metadata: a run, a time, line feeds.
+const ENTRY_BYTES: usize = 32;
+/// A block's header, at most: the version and three numbers.
+const HEADER_BYTES: usize = 31;
 
 /// A stream's number within the block that is being built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +35,10 @@ pub struct BlockBuilder {
     times: Vec<u8>,
     last_ns: i64,
     oldest_ns: i64,
-    lengths: Vec<u8>,
+    /// Of lines with line feeds in them: how many lines lie between, and how many line feeds.
+    feeds: Vec<u8>,
+    feeds_end: u32,
+    feeds_rows: u32,
     metadata: Vec<u8>,
     /// The entry after the last one that has metadata.
     metadata_end: u32,
@@ -39,6 +46,8 @@ pub struct BlockBuilder {
     text: Vec<u8>,
     entries: u32,
     payload: Vec<u8>,
+    /// The compressed payload, before it is known how long it is.
+    packed: Vec<u8>,
 }
 
 /// Spellings with numbers in the order in which they were first used.
@@ -90,13 +99,16 @@ impl BlockBuilder {
             times: Vec::new(),
             last_ns: 0,
             oldest_ns: i64::MAX,
-            lengths: Vec::new(),
+            feeds: Vec::new(),
+            feeds_end: 0,
+            feeds_rows: 0,
             metadata: Vec::new(),
             metadata_end: 0,
             metadata_rows: 0,
             text: Vec::new(),
             entries: 0,
             payload: Vec::new(),
+            packed: Vec::new(),
         }
     }
 
@@ -128,7 +140,7 @@ impl BlockBuilder {
     /// Whether another entry with so many bytes of line and metadata fits.
     pub fn fits(&self, bytes: usize) -> bool {
         let tables = self.streams.spelled.len() + self.keys.spelled.len();
-        let columns = self.times.len() + self.lengths.len() + self.metadata.len() + 10 * self.runs.len();
+        let columns = self.times.len() + self.feeds.len() + self.metadata.len() + 10 * self.runs.len();
         (self.entries as usize) < MAX_BLOCK_ENTRIES
             && tables + columns + self.text.len() + bytes + ENTRY_BYTES + 64 <= MAX_BLOCK_RAW_BYTES
     }
@@ -142,8 +154,15 @@ impl BlockBuilder {
         varint::put_signed(at_ns.wrapping_sub(self.last_ns), &mut self.times);
         self.last_ns = at_ns;
         self.oldest_ns = self.oldest_ns.min(at_ns);
-        varint::put(line.len() as u64, &mut self.lengths);
+        let feeds = memchr::memchr_iter(LINE_FEED, line.as_bytes()).count();
+        if feeds > 0 {
+            varint::put(u64::from(self.entries - self.feeds_end), &mut self.feeds);
+            varint::put(feeds as u64, &mut self.feeds);
+            self.feeds_end = self.entries + 1;
+            self.feeds_rows += 1;
+        }
         self.text.extend_from_slice(line.as_bytes());
+        self.text.push(LINE_FEED);
         if !metadata.is_empty() {
             let pairs = &metadata[..metadata.len().min(MAX_ENTRY_METADATA)];
             varint::put(u64::from(self.entries - self.metadata_end), &mut self.metadata);
@@ -164,7 +183,7 @@ impl BlockBuilder {
         self.entries
     }
 
-    /// The bytes of lines in the builder.
+    /// The bytes of lines in the builder, each with its end.
     pub fn text_bytes(&self) -> usize {
         self.text.len()
     }
@@ -187,22 +206,22 @@ impl BlockBuilder {
         payload.extend_from_slice(&self.times);
         varint::put(u64::from(self.metadata_rows), payload);
         payload.extend_from_slice(&self.metadata);
-        payload.extend_from_slice(&self.lengths);
+        varint::put(u64::from(self.feeds_rows), payload);
+        payload.extend_from_slice(&self.feeds);
         payload.extend_from_slice(&self.text);
 
-        let mut bytes = Vec::with_capacity(32 + payload.len() / 4);
+        // Buffers of this size come fresh from the kernel each time, page by page: the one of the bound's size is kept.
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(payload.len()));
+        self.compressor
+            .compress_to_buffer(payload, &mut self.packed)
+            .expect("the buffer has the bound's size");
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.packed.len());
         bytes.push(BLOCK_VERSION);
         varint::put(u64::from(self.entries), &mut bytes);
         varint::put(payload.len() as u64, &mut bytes);
         varint::put_signed(self.oldest_ns, &mut bytes);
-        let header = bytes.len();
-        bytes.resize(header + zstd::zstd_safe::compress_bound(payload.len()), 0);
-        let written = self
-            .compressor
-            .compress_to_buffer(payload, &mut bytes[header..])
-            .expect("the buffer has the bound's size");
-        bytes.truncate(header + written);
-        bytes.shrink_to_fit();
+        bytes.extend_from_slice(&self.packed);
         let block = LogBlock {
             bytes: Bytes::from(bytes),
             entries: self.entries,
@@ -218,7 +237,7 @@ impl BlockBuilder {
         self.keys.clear();
         self.runs.clear();
         for column in
-            [&mut self.times, &mut self.lengths, &mut self.metadata, &mut self.text, &mut self.payload]
+            [&mut self.times, &mut self.feeds, &mut self.metadata, &mut self.text, &mut self.payload]
         {
             column.clear();
         }
@@ -226,6 +245,8 @@ impl BlockBuilder {
         self.oldest_ns = i64::MAX;
         self.metadata_end = 0;
         self.metadata_rows = 0;
+        self.feeds_end = 0;
+        self.feeds_rows = 0;
         self.entries = 0;
     }
 }

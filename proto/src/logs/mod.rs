@@ -20,7 +20,7 @@ pub use read::{BlockError, DecodedBlock, EntryView};
 use bytes::Bytes;
 
 /// The format of blocks that this build writes and the only one that it reads.
-pub const BLOCK_VERSION: u8 = 1;
+pub const BLOCK_VERSION: u8 = 2;
 /// The longest line, in bytes; sources cut longer ones before. Loki's default limit is 256 KiB.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
 /// The largest block before compression, in bytes: what a frame may expand to. Four lines of the longest kind.

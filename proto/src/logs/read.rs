@@ -106,7 +106,7 @@ impl Header {
         if raw > MAX_BLOCK_RAW_BYTES as u64 {
             return Err(BlockError::TooMuch("bytes"));
         }
-        // Each entry takes two bytes at least, a time and a length: what is reserved follows what is there.
+        // Each entry takes two bytes at least, a time and the end of its line: what is reserved follows what is there.
         if 2 * entries > raw {
             return Err(BlockError::Short("its columns"));
         }
@@ -380,25 +380,43 @@ impl Columns<'_> {
     }
 
     fn lines(&mut self, entries: &mut [Entry]) -> Result<(), BlockError> {
-        let mut at = 0_u64;
-        for entry in &mut *entries {
-            let len = self.number("its lengths")?;
-            if len > MAX_LINE_BYTES as u64 {
+        let mut rows = self.number("its line feeds")?;
+        if rows > entries.len() as u64 {
+            return Err(BlockError::TooMuch("line feeds"));
+        }
+        let mut feeds = self.rest;
+        for _ in 0..2 * rows {
+            self.number("its line feeds")?;
+        }
+        let text = self.rest;
+        std::str::from_utf8(text).map_err(|_| BlockError::NotUtf8)?;
+        let base = self.whole.len() - text.len();
+        let mut number = || varint::take(&mut feeds).ok_or(BlockError::Short("its line feeds"));
+        // The next line with line feeds in it, and how many.
+        let mut next = if rows > 0 { Some((number()?, number()?)) } else { None };
+        let mut ends = memchr::memchr_iter(b'\n', text);
+        let mut at = 0;
+        for (row, entry) in entries.iter_mut().enumerate() {
+            let mut within = 0;
+            if let Some((at_row, feeds)) = next.filter(|(at_row, _)| *at_row == row as u64) {
+                within = usize::try_from(feeds).map_err(|_| BlockError::TooMuch("line feeds"))?;
+                rows -= 1;
+                next = if rows > 0 {
+                    Some((at_row.saturating_add(1).saturating_add(number()?), number()?))
+                } else {
+                    None
+                };
+            }
+            let end = ends.nth(within).ok_or(BlockError::Short("its text"))?;
+            if end - at > MAX_LINE_BYTES {
                 return Err(BlockError::TooMuch("bytes in a line"));
             }
-            entry.line = Span { at: at as u32, len: len as u32 };
-            at += len;
+            // Beside a line feed a text can be divided: each line is UTF-8 as the whole is.
+            entry.line = Span { at: (base + at) as u32, len: (end - at) as u32 };
+            at = end + 1;
         }
-        if at != self.rest.len() as u64 {
+        if at != text.len() || next.is_some() {
             return Err(BlockError::Inconsistent("its lines are not its text"));
-        }
-        let text = std::str::from_utf8(self.rest).map_err(|_| BlockError::NotUtf8)?;
-        let base = (self.whole.len() - self.rest.len()) as u32;
-        for entry in entries {
-            if !text.is_char_boundary(entry.line.at as usize) {
-                return Err(BlockError::NotUtf8);
-            }
-            entry.line.at += base;
         }
         Ok(())
     }

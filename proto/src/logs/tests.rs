@@ -27,7 +27,7 @@ fn entries() -> impl Strategy<Value = Vec<Said>> {
     let labels = prop::collection::btree_map("[a-c]{1,2}", "[a-z]{1,3}", 0..3)
         .prop_map(|m| m.into_iter().collect::<Vec<_>>());
     let metadata = prop::collection::vec(("[k-m]", ".{0,5}"), 0..3);
-    prop::collection::vec((labels, any::<i64>(), ".{0,40}", metadata), 1..40)
+    prop::collection::vec((labels, any::<i64>(), "(?s)(.|\n){0,40}", metadata), 1..40)
 }
 
 proptest! {
@@ -82,15 +82,25 @@ fn nothing_pushed_is_no_block() {
 }
 
 #[test]
-fn lines_are_cut_at_characters() {
-    let entries = [(vec![], 1, "ü".into(), vec![]), (vec![], 2, "ü".into(), vec![])];
+fn lines_that_are_not_the_text_are_refused() {
+    let entries = [(vec![], 1, "a\nb".into(), vec![]), (vec![], 2, "c".into(), vec![])];
     let block = build(&mut BlockBuilder::new(), &entries).unwrap();
     // Version, entries, raw bytes and the oldest time take one byte each here.
     let (header, body) = block.bytes.split_at(4);
-    let mut payload = zstd::bulk::decompress(body, 1 << 10).unwrap();
-    // Lengths 2, 2 become 1, 3: the same text, cut within a character.
-    let at = payload.windows(2).rposition(|w| w == [2, 2]).unwrap();
-    (payload[at], payload[at + 1]) = (1, 3);
-    let bytes = [header, &zstd::bulk::compress(&payload, 1).unwrap()].concat();
-    assert_eq!(DecodedBlock::read(&bytes).unwrap_err(), BlockError::NotUtf8);
+    let payload = zstd::bulk::decompress(body, 1 << 10).unwrap();
+    let behind = payload.len() - b"a\nb\nc\n".len();
+    assert_eq!(payload[behind - 3..behind], [1, 0, 1], "one line with one line feed, the first");
+    let altered = |at: usize, byte: u8| {
+        let mut payload = payload.clone();
+        payload[at] = byte;
+        DecodedBlock::read(&[header, &zstd::bulk::compress(&payload, 1).unwrap()].concat())
+    };
+    // No line feed within, one too many, of a line too far; text without its last end, and no UTF-8.
+    let not_the_text = BlockError::Inconsistent("its lines are not its text");
+    assert_eq!(altered(behind - 1, 0).unwrap_err(), not_the_text);
+    assert_eq!(altered(behind - 1, 2).unwrap_err(), BlockError::Short("its text"));
+    assert_eq!(altered(behind - 2, 2).unwrap_err(), not_the_text);
+    assert_eq!(altered(payload.len() - 1, b'x').unwrap_err(), BlockError::Short("its text"));
+    assert_eq!(altered(payload.len() - 2, 0xff).unwrap_err(), BlockError::NotUtf8);
+    assert!(altered(behind, b'x').is_ok());
 }

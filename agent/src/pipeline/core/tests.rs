@@ -412,6 +412,71 @@ fn an_output_that_is_announced_no_longer_is_retired_after_its_time() {
 }
 
 #[test]
+fn the_time_of_an_absent_output_runs_on_while_links_come_and_go() {
+    let mut core = Core::new(Settings::default(), Memory::default(), None, |_| 0);
+    let mut effects = Vec::new();
+    core.link_up(0, &[output("a"), output("b")], WINDOW, &mut effects);
+    core.collected(5, blocks(5, 3), &mut effects);
+    for hour in 0..26 {
+        core.link_down();
+        core.tick(hour * 3_600_000, &mut effects);
+        core.link_up(hour * 3_600_000 + 10, &[output("a")], WINDOW, &mut effects);
+    }
+    core.tick(25 * 3_600_000 + 20, &mut effects);
+    let retired = core.books().into_iter().find(|b| b.output == Some(output("b"))).unwrap();
+    assert_eq!(retired.books.dropped.get(&DropReason::OutputRetired), Some(&3));
+}
+
+#[test]
+fn the_first_backend_is_owed_what_the_memory_before_it_had_not_taken() {
+    let mut core = Core::new(Settings::default(), Memory::default(), None, |_| 0);
+    let (recent, loki) = (output(OutputName::RECENT), output("loki"));
+    let mut effects = Vec::new();
+    core.link_up(0, std::slice::from_ref(&recent), WINDOW, &mut effects);
+    core.collected(5, blocks(5, 3), &mut effects);
+    core.acked(6, &recent, &Acked { up_to: Some(BatchSeq(1)), ..Acked::default() }, &mut effects);
+    // One is in flight when the aggregator restarts, one comes while it is away.
+    core.collected(7, blocks(7, 4), &mut effects);
+    core.link_down();
+    core.collected(8, blocks(8, 5), &mut effects);
+    effects.clear();
+    core.link_up(10, std::slice::from_ref(&loki), WINDOW, &mut effects);
+    let sent: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send { output, batch, .. } => Some((output.clone(), batch.seq.0)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sent, [(loki.clone(), 2), (loki.clone(), 3)]);
+    core.acked(11, &loki, &Acked { up_to: Some(BatchSeq(3)), ..Acked::default() }, &mut effects);
+    let books = core.books();
+    assert_eq!(books.len(), 1, "the memory needs no books: {books:?}");
+    assert_eq!((books[0].books.collected, books[0].books.delivered), (9, 9));
+    assert!(core.front_is_safe() || core.all_settled());
+}
+
+#[test]
+fn a_full_buffer_is_not_kept_full_by_an_output_that_the_aggregator_does_not_have() {
+    let settings = Settings { sources_wait: true, rereads: true, front_bytes: 10, ..Settings::default() };
+    let mut core = Core::new(settings, Memory::default(), None, |_| 0);
+    let mut effects = Vec::new();
+    core.link_up(0, &[output("a"), output("b")], WINDOW, &mut effects);
+    core.link_down();
+    core.collected(5, blocks(5, 3), &mut effects);
+    core.link_up(6, &[output("a")], WINDOW, &mut effects);
+    core.acked(7, &output("a"), &Acked { up_to: Some(BatchSeq(1)), ..Acked::default() }, &mut effects);
+    assert!(!core.wants_input(), "it is kept for the other one");
+    core.tick(5_000, &mut effects);
+    let full = Stored { up_to: None, failed: Some(StoreFailure::Full), losses: Vec::new() };
+    core.stored(5_001, &full, &mut effects);
+    assert!(core.wants_input());
+    let books: BTreeMap<_, _> = core.books().into_iter().map(|b| (b.output.unwrap(), b.books)).collect();
+    assert_eq!(books[&output("b")].dropped.get(&DropReason::OutputRetired), Some(&3));
+    assert!(books.values().all(Books::balanced));
+}
+
+#[test]
 fn a_batch_that_nobody_can_read_is_found_one_by_one_and_the_others_arrive() {
     let mut core = Core::new(Settings::default(), Memory::default(), None, |_| 0);
     let (name, mut effects) = (output("a"), Vec::new());

@@ -1,6 +1,6 @@
 //! The one call that no safe crate wraps: `adjtimex(2)`, for reading only.
 //!
-//! This module is the agent's only one with `unsafe`; everywhere else the lint stays in force.
+//! This module and `program_text` are the agent's only ones with `unsafe`; everywhere else the lint stays in force.
 
 #![allow(unsafe_code, reason = "neither rustix nor nix wraps adjtimex(2); the proof stands at the call")]
 

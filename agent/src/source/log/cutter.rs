@@ -6,7 +6,7 @@
 
 use super::checkpoints::Checkpoints;
 use super::origin::{Origin, Range};
-use crate::intake::{Ended, LogIntake};
+use crate::intake::LogIntake;
 use crate::source::clock::system_wall_ns;
 use pegel_proto::batch::Logs;
 use pegel_proto::logs::BlockBuilder;
@@ -16,9 +16,11 @@ use std::time::Duration;
 /// The text after which a block counts as full: Loki's and zstd's windows are served well by it, and four blocks in
 /// the intake and some in the front stay within the budget of memory.
 pub const BLOCK_TEXT_BYTES: usize = 768 << 10;
-/// How long a block waits for more from its first entry on, where entries come slowly. Half of what a line may take to
-/// the sink.
-pub const BLOCK_LINGER: Duration = Duration::from_millis(20);
+/// How long a block waits for more from its first entry on, where entries come slowly. Half of what one line of a
+/// hundred may take to the sink; each block costs the same wake-ups, packets and positions, whatever its size.
+pub const BLOCK_LINGER: Duration = Duration::from_millis(40);
+/// What one block's ranges cover at most, with what shaping left out: a restart reads it all again at once.
+pub const BLOCK_COVER_BYTES: u64 = 4 << 20;
 /// The most ranges of one block: at some 50 bytes each, a twentieth of the block's text.
 const MAX_RANGES: usize = 1_024;
 
@@ -30,6 +32,8 @@ pub struct Cutter {
     configuration: u64,
     base_ns: Option<i64>,
     ranges: Vec<Range>,
+    covered_bytes: u64,
+    finished: u64,
 }
 
 impl Cutter {
@@ -42,6 +46,8 @@ impl Cutter {
             configuration,
             base_ns: None,
             ranges: Vec::new(),
+            covered_bytes: 0,
+            finished: 0,
         }
     }
 
@@ -66,6 +72,7 @@ impl Cutter {
         if range.entries == 0 && range.to <= range.from && range.from_cursor == range.to_cursor {
             return;
         }
+        self.covered_bytes += range.to.saturating_sub(range.from);
         match self.ranges.last_mut() {
             Some(last) if continues(last, &range) => {
                 last.to = range.to;
@@ -83,14 +90,23 @@ impl Cutter {
         self.ranges.is_empty() && self.builder.entries() == 0
     }
 
+    /// How many blocks were finished, empty ones too.
+    pub fn finished(&self) -> u64 {
+        self.finished
+    }
+
     /// Whether the block should be finished before more is added.
     pub fn is_full(&self) -> bool {
-        self.builder.text_bytes() >= BLOCK_TEXT_BYTES || self.ranges.len() >= MAX_RANGES
+        self.builder.text_bytes() >= BLOCK_TEXT_BYTES
+            || self.ranges.len() >= MAX_RANGES
+            || self.covered_bytes >= BLOCK_COVER_BYTES
     }
 
     /// Ends the block; its intent is remembered. None if it has no entries: what was left out needs no block, the
     /// places move over it.
     pub fn finish(&mut self) -> Option<Logs> {
+        self.finished += 1;
+        self.covered_bytes = 0;
         let base_ns = self.base_ns.take().unwrap_or_else(system_wall_ns);
         let ranges = std::mem::take(&mut self.ranges);
         let Some(block) = self.builder.finish() else {
@@ -112,6 +128,7 @@ impl Cutter {
         }
         self.base_ns = None;
         self.ranges.clear();
+        self.covered_bytes = 0;
         let block = self.builder.finish().expect("it has entries");
         Some(Logs { block, origin: intended.to_bytes(), rebuilt: true })
     }
@@ -129,14 +146,6 @@ impl Cutter {
     /// The checkpoints.
     pub fn checkpoints(&self) -> &Arc<Checkpoints> {
         &self.checkpoints
-    }
-
-    /// Ends the block and hands it over from a thread; waits while delivery has no room.
-    pub fn cut_blocking(&mut self) -> Result<(), Ended> {
-        match self.finish() {
-            Some(logs) => self.intake.offer_blocking(logs),
-            None => Ok(()),
-        }
     }
 }
 

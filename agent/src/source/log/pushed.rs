@@ -1,5 +1,6 @@
 //! What others push: a bounded hand-over from those who receive to the one who shapes, and from him to delivery.
 
+use super::checkpoints::Checkpoints;
 use crate::intake::LogIntake;
 use pegel_proto::batch::Logs;
 use std::sync::Arc;
@@ -15,14 +16,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(super) struct Ended;
 
 /// Hands a block over from a thread; waits while delivery has no room, until the end of the agent. What was not handed
-/// over then stays an intent.
-pub(super) fn hand_over(intake: &LogIntake, logs: Logs, shutdown: &CancellationToken) -> Result<(), Ended> {
+/// over then stays an intent. With `checkpoints`, it waits too while they can't be written: for what can be read again.
+pub(super) fn hand_over(
+    intake: &LogIntake,
+    logs: Logs,
+    checkpoints: Option<&Arc<Checkpoints>>,
+    shutdown: &CancellationToken,
+) -> Result<(), Ended> {
     let mut logs = logs;
     loop {
-        match intake.try_offer(logs) {
-            Ok(()) => return Ok(()),
-            Err(_) if shutdown.is_cancelled() => return Err(Ended),
-            Err(back) => logs = back,
+        if checkpoints.is_none_or(Checkpoints::take_records) {
+            match intake.try_offer(logs) {
+                Ok(()) => return Ok(()),
+                Err(back) => logs = back,
+            }
+        }
+        if shutdown.is_cancelled() {
+            return Err(Ended);
         }
         std::thread::sleep(LOOK_EVERY);
     }

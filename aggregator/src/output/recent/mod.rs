@@ -87,7 +87,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            name: OutputName::parse("recent").expect("the name is valid"),
+            name: OutputName::parse(OutputName::RECENT).expect("the name is valid"),
             max_series_per_node: DEFAULT_MAX_SERIES_PER_NODE,
             max_series: DEFAULT_MAX_SERIES,
             max_nodes: DEFAULT_MAX_NODES,

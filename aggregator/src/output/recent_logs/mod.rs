@@ -77,7 +77,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            name: OutputName::parse("recent").expect("the name is valid"),
+            name: OutputName::parse(OutputName::RECENT).expect("the name is valid"),
             max_bytes_per_node: DEFAULT_MAX_BYTES_PER_NODE,
             max_entries_per_node: DEFAULT_MAX_ENTRIES_PER_NODE,
             max_bytes: DEFAULT_MAX_BYTES,

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::{output, seeds};
+use crate::spool::codec::RecordCodec;
 use pegel_proto::batch::Logs;
 use pegel_proto::logs::BlockBuilder;
 use rand::rngs::StdRng;
@@ -63,6 +64,14 @@ fn block_of((from, to): (u64, u64), rebuilt: bool) -> Content {
     }
     let origin = [from.to_le_bytes(), to.to_le_bytes()].concat();
     Content::Logs(Logs { block: builder.finish().unwrap(), origin: origin.into(), rebuilt })
+}
+
+/// A batch as the spool gives it back.
+fn through_the_disk(batch: &Batch) -> Arc<Batch> {
+    let mut codec = RecordCodec::logs();
+    let mut bytes = Vec::new();
+    codec.encoder.encode(batch, &mut bytes);
+    Arc::new((codec.decoder)().decode(batch.seq, &bytes).unwrap())
 }
 
 impl World {
@@ -143,7 +152,7 @@ impl World {
         let lands = works || self.rng.random_bool(0.3);
         let up_to = batches.last().map(|b| b.seq).filter(|_| works);
         if lands {
-            self.kept.disk.extend(batches.into_iter().map(|b| (b.seq, b)));
+            self.kept.disk.extend(batches.into_iter().map(|b| (b.seq, through_the_disk(&b))));
         }
         let failure = if self.rng.random_bool(0.5) { StoreFailure::Full } else { StoreFailure::Disk };
         let stored = Stored { up_to, failed: (!works).then_some(failure), losses: Vec::new() };

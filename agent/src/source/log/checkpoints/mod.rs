@@ -3,8 +3,10 @@
 //! One append-only file in the log source's state directory ([`record`] has its bytes), compacted by rename when it has
 //! grown to twice what it needs. Records reach the kernel as they are written, so a killed agent forgets nothing; they
 //! are fsynced with a compaction, every [`SYNC_EVERY`] and at the end, on a thread of their own. Where the disk takes
-//! nothing the agent runs on: the state is right in memory, [`Checkpoints::trouble`] says what is wrong, and writing
-//! is tried again every [`RETRY_EVERY`].
+//! nothing the state is right in memory, [`Checkpoints::trouble`] says what is wrong, writing is tried again every
+//! [`RETRY_EVERY`], and sources that can wait do ([`Checkpoints::take_records`]): a block whose intent is not written
+//! would be sent once more after a restart, and nobody would know. Blocks of the disk are kept for the records of some
+//! more minutes, so that a disk that is full for a while stops nothing.
 //!
 //! # What holds
 //!
@@ -40,8 +42,8 @@ const SYNC_EVERY: Duration = Duration::from_secs(30);
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// A file of less is not worth a compaction: some five minutes of fifty blocks a second.
 const COMPACT_BYTES: u64 = 1 << 20;
-/// Allocated for records before they come: two compactions' worth, thousands of blocks.
-const AHEAD_BYTES: u64 = 2 * COMPACT_BYTES;
+/// What the disk keeps for records to come, so that they can be written while it is full.
+const RESERVE_BYTES: u64 = 2 << 20;
 
 /// Numbers sources. 0 is none.
 pub type SourceId = u64;
@@ -144,6 +146,8 @@ pub struct Checkpoints {
     path: PathBuf,
     written_before: Option<SystemTime>,
     kept: Mutex<Kept>,
+    /// Held while a new file is written. Taken before `kept`.
+    compacting: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -215,11 +219,12 @@ impl Checkpoints {
                 meanwhile: None,
                 buffer: Vec::new(),
             }),
+            compacting: Mutex::new(()),
         };
-        let unwritable = checkpoints.compact_now().err();
-        if unwritable.is_some() && !found.is_empty() {
-            checkpoints.go_on_with_old();
-        }
+        let mut unwritable = checkpoints.compact_now().err();
+        // A full disk has no room for a new file. The old one has some left, and it can be trusted if all of it was read.
+        let whole = warning.is_none() && found.starts_with(record::MAGIC);
+        unwritable = unwritable.filter(|_| !(whole && checkpoints.goes_on_with_the_old(found.len() as u64)));
         Ok(Opened { checkpoints: Arc::new(checkpoints), warning, unwritable })
     }
 
@@ -337,6 +342,16 @@ impl Checkpoints {
         self.written_before
     }
 
+    /// Whether records are written at present. Where not, it is tried again every [`RETRY_EVERY`], as long as somebody
+    /// asks.
+    pub fn take_records(self: &Arc<Self>) -> bool {
+        let mut kept = self.kept.lock();
+        if kept.file.is_none() {
+            self.upkeep(&mut kept);
+        }
+        kept.file.is_some()
+    }
+
     /// Why nothing can be written, if so.
     pub fn trouble(&self) -> Option<String> {
         self.kept.lock().trouble.clone()
@@ -369,7 +384,6 @@ impl Checkpoints {
                 Ok(()) => {
                     kept.bytes += buffer.len() as u64;
                     kept.unsynced = true;
-                    self.out_of_trouble(kept);
                 }
                 Err(reason) => {
                     // What stands behind half a record is found again by its mark, but this record is missing.
@@ -396,20 +410,25 @@ impl Checkpoints {
             let snapshot = kept.state.snapshot();
             kept.meanwhile = Some(Vec::new());
             let this = self.clone();
-            std::thread::spawn(move || {
+            let work = move || {
+                let _compacting = this.compacting.lock();
                 // What went wrong is kept as trouble, and it is tried again.
                 let _ = this.compact(&snapshot);
-            });
+            };
+            if std::thread::Builder::new().name("checkpoints".into()).spawn(work).is_err() {
+                kept.meanwhile = None;
+            }
         } else if kept.unsynced && kept.synced_at.elapsed() >= SYNC_EVERY {
             kept.synced_at = Instant::now();
-            kept.unsynced = false;
             if let Some(Ok(file)) = kept.file.as_ref().map(File::try_clone) {
-                std::thread::spawn(move || file.sync_data());
+                let work = move || file.sync_data();
+                kept.unsynced = std::thread::Builder::new().name("checkpoints".into()).spawn(work).is_err();
             }
         }
     }
 
     fn compact_now(&self) -> Result<(), CheckpointsError> {
+        let _compacting = self.compacting.lock();
         let snapshot = {
             let mut kept = self.kept.lock();
             kept.meanwhile = Some(Vec::new());
@@ -418,16 +437,27 @@ impl Checkpoints {
         self.compact(&snapshot)
     }
 
+    /// Appends to the file that is there: what is in it is the state. Whether that can be done.
+    fn goes_on_with_the_old(&self, bytes: u64) -> bool {
+        let Ok(file) = OpenOptions::new().append(true).open(&self.path) else { return false };
+        let mut kept = self.kept.lock();
+        kept.file = Some(file);
+        (kept.bytes, kept.needed_bytes) = (bytes, bytes);
+        kept.trouble = None;
+        true
+    }
+
     /// Writes a new file with the snapshot and what came meanwhile, and puts it in the old one's place.
     fn compact(&self, snapshot: &[u8]) -> Result<(), CheckpointsError> {
         let fresh = self.path.with_extension("new");
+        // A state directory that could not be made at the start may be possible by now.
         let dir = self.path.parent().unwrap_or(Path::new("/"));
         let made = fs::create_dir_all(dir).map_err(io_error("make the directory", dir));
         let made = made.and_then(|()| File::create(&fresh).map_err(io_error("make", &fresh)));
         let written = made.and_then(|mut file| {
             file.write_all(snapshot).map_err(io_error("write", &fresh))?;
-            // Some file systems can't; there a full disk is trouble from its first record on.
-            let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, snapshot.len() as u64 + AHEAD_BYTES);
+            // Beyond the end of the file: nobody sees it, and a file system that can't do it does without.
+            let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, snapshot.len() as u64 + RESERVE_BYTES);
             file.sync_all().map_err(io_error("write", &fresh))?;
             Ok(file)
         });
@@ -444,10 +474,15 @@ impl Checkpoints {
                 kept.needed_bytes = snapshot.len() as u64;
                 kept.bytes = (snapshot.len() + meanwhile.len()) as u64;
                 kept.unsynced = !meanwhile.is_empty();
-                self.out_of_trouble(&mut kept);
+                if kept.trouble.take().is_some() {
+                    tracing::info!(path = %self.path.display(), "checkpoints are written again");
+                }
                 drop(kept);
                 // The rename itself. If a power cut undoes it, the old file says where things stood.
-                File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
+                if let Some(dir) = self.path.parent() {
+                    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))?;
+                }
+                Ok(())
             }
             Err(error) => {
                 let _ = fs::remove_file(&fresh);
@@ -460,28 +495,16 @@ impl Checkpoints {
         }
     }
 
-    /// A file that can't be replaced may have room for records.
-    fn go_on_with_old(&self) {
-        let mut kept = self.kept.lock();
-        if let Ok(file) = OpenOptions::new().append(true).open(&self.path) {
-            kept.bytes = file.metadata().map_or(0, |meta| meta.len());
-            kept.needed_bytes = kept.bytes;
-            kept.file = Some(file);
-        }
-    }
-
-    fn out_of_trouble(&self, kept: &mut Kept) {
-        if kept.trouble.take().is_some() {
-            tracing::info!(path = %self.path.display(), "checkpoints are written again");
-        }
-    }
-
     fn in_trouble(kept: &mut Kept, error: &CheckpointsError) {
+        if kept.file.is_some() {
+            tracing::warn!(%error, "no new file of checkpoints can be written: the old one is kept, and grows");
+            return;
+        }
         if kept.trouble.is_none() {
             tracing::error!(
                 %error,
-                "checkpoints can't be written: logs go on, but a restart would read again from the last that were; \
-                 make room or make the state directory writable"
+                "checkpoints can't be written: logs that can be read later wait until they can; make room or make \
+                 the state directory writable"
             );
         }
         kept.trouble = Some(error.to_string());

@@ -253,7 +253,7 @@ fn the_file_stays_in_proportion_and_what_comes_while_it_is_compacted_is_kept() {
 }
 
 #[test]
-fn a_place_that_takes_no_writes_stops_nothing_and_is_told() {
+fn where_no_new_file_can_be_made_the_old_one_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoints = reopened(dir.path());
     let id = checkpoints.source(described("a", "/a"));
@@ -264,13 +264,27 @@ fn a_place_that_takes_no_writes_stops_nothing_and_is_told() {
     let in_the_way = dir.path().join(FILE_NAME).with_extension("new");
     fs::create_dir(&in_the_way).unwrap();
     let opened = Checkpoints::open(dir.path()).unwrap();
-    assert!(opened.unwritable.is_some() && opened.checkpoints.trouble().is_some());
+    assert!(opened.unwritable.is_none() && opened.checkpoints.trouble().is_none());
+    assert!(opened.checkpoints.take_records(), "the old file has room");
     opened.checkpoints.settle(BatchSeq(1), &one);
     assert_eq!(opened.checkpoints.place(id).offset, 10);
+    assert_eq!(Checkpoints::open(dir.path()).unwrap().checkpoints.place(id).offset, 10, "after a kill");
     fs::remove_dir(&in_the_way).unwrap();
     opened.checkpoints.sync().unwrap();
     assert!(opened.checkpoints.trouble().is_none());
     assert_eq!(reopened(dir.path()).place(id).offset, 10);
+}
+
+#[test]
+fn where_nothing_can_be_written_nothing_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let opened = Checkpoints::open(&dir.path().join("file/logs")).unwrap();
+    assert!(opened.unwritable.is_some() && !opened.checkpoints.take_records());
+    fs::remove_file(dir.path().join("file")).unwrap();
+    fs::create_dir_all(dir.path().join("file/logs")).unwrap();
+    opened.checkpoints.sync().unwrap();
+    assert!(opened.checkpoints.take_records());
 }
 
 #[test]

@@ -31,7 +31,8 @@ fn a_block_is_intended_before_it_is_handed_over_and_neighbouring_ranges_are_one(
     cutter.cover(range(3, 4, 8, 0));
     cutter.cover(range(4, 0, 2, 0));
     cutter.cover(range(4, 2, 2, 0));
-    cutter.cut_blocking().unwrap();
+    let logs = cutter.finish().unwrap();
+    cutter.intake().try_offer(logs).unwrap();
     let logs = taken(&mut inbox);
     let origin = Origin::from_bytes(&logs.origin).unwrap();
     assert_eq!(checkpoints.outstanding(), std::slice::from_ref(&origin));
@@ -74,4 +75,19 @@ fn a_block_that_is_built_again_keeps_its_intent_only_if_it_covers_the_same() {
     cutter.cover(range(3, 0, 3, 1));
     let other = Origin::from_bytes(&cutter.finish_again(&intended).unwrap().origin).unwrap();
     assert_eq!(other.intent, intended.intent + 1);
+}
+
+#[test]
+fn a_block_is_full_when_it_covers_much_however_little_of_it_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(dir.path()).unwrap().checkpoints;
+    let (intake, _receiver) = log_intake();
+    let mut cutter = Cutter::new(checkpoints, intake, 7);
+    push(&mut cutter, "one");
+    cutter.cover(range(3, 0, BLOCK_COVER_BYTES - 1, 1));
+    assert!(!cutter.is_full());
+    cutter.cover(range(3, BLOCK_COVER_BYTES - 1, BLOCK_COVER_BYTES, 0));
+    assert!(cutter.is_full());
+    cutter.finish().unwrap();
+    assert!(!cutter.is_full());
 }

@@ -8,6 +8,7 @@ use super::packed::Packed;
 use super::read::Opened;
 use super::thread::Thread;
 use crate::source::log::checkpoints::{Described, SourceId, SourceKind};
+use crate::source::log::cutter::BLOCK_COVER_BYTES;
 use crate::source::log::origin::{Origin, Range};
 use crate::source::log::shape::{Chunk, End};
 use std::collections::HashMap;
@@ -201,11 +202,24 @@ impl Thread {
     fn build_again(&mut self, intended: &Origin) {
         self.cutter.begin_again(intended.base_ns);
         let mut lost = 0;
-        for ranges in intended.ranges.chunk_by(|range, _| range.joined) {
-            if !self.shape_again(ranges, intended.base_ns) {
+        let mut left = intended.ranges.as_slice();
+        while !left.is_empty() {
+            let joined = left.iter().take_while(|range| range.joined).count() + 1;
+            let (ranges, behind) = left.split_at(joined.min(left.len()));
+            left = behind;
+            let Some(over) = self.shape_again(ranges, intended.base_ns) else {
                 lost += ranges.iter().map(|range| u64::from(range.entries)).sum::<u64>();
                 // Whatever becomes of the sources, their places are behind what is counted as lost.
                 self.checkpoints.pass(ranges.to_vec());
+                continue;
+            };
+            if !over.is_empty() {
+                // A block of its own for what did not fit, with the same base time.
+                let ranges = over.into_iter().chain(left.iter().cloned()).collect();
+                let mut rest = Origin { intent: 0, ranges, ..intended.clone() };
+                self.checkpoints.intend(&mut rest);
+                self.outstanding.push_front(rest);
+                break;
             }
         }
         if lost > 0 {
@@ -225,21 +239,24 @@ impl Thread {
         }
     }
 
-    /// Shapes ranges again that are joined, or a single one; whether their bytes were there.
-    fn shape_again(&mut self, ranges: &[Range], base_ns: i64) -> bool {
-        let Some(first) = ranges.first() else { return true };
-        let Some((_, generation)) = self.by_source(first.source) else { return false };
+    /// Shapes ranges again that are joined, or a single one. None if their bytes are not there; else what of them did
+    /// not fit the block: more is made of the bytes than before, by another configuration or because what a rate limit
+    /// had left out is let through.
+    fn shape_again(&mut self, ranges: &[Range], base_ns: i64) -> Option<Vec<Range>> {
+        let first = ranges.first()?;
+        let (_, generation) = self.by_source(first.source)?;
         let (input, label) = (usize::from(generation.input), generation.label.clone());
         if !self.inputs[input].is_ready(&label) {
-            return false;
+            return None;
         }
         let mut bytes = Vec::new();
         for range in ranges {
-            let Some((id, _)) = self.by_source(range.source) else { return false };
-            match self.bytes_again(id, range) {
-                Some(more) if bytes.is_empty() => bytes = more,
-                Some(more) => bytes.extend_from_slice(&more),
-                None => return false,
+            let (id, _) = self.by_source(range.source)?;
+            let more = self.bytes_again(id, range)?;
+            if bytes.is_empty() {
+                bytes = more;
+            } else {
+                bytes.extend_from_slice(&more);
             }
         }
         let (labels, shaper) = self.inputs[input].shaping(&label);
@@ -263,12 +280,16 @@ impl Thread {
                 break;
             }
         }
-        if at < bytes.len() {
-            // Another configuration makes more of the bytes than a block holds: the rest is read as if it were new.
-            tracing::warn!(path = %label.display(), "a block can't be built again as it was; some lines may be repeated");
-        }
         self.cover_again(ranges, at as u64, last_ns, entries);
-        true
+        if at == bytes.len() {
+            return Some(Vec::new());
+        }
+        if at == 0 && self.cutter.is_empty() {
+            tracing::error!(path = %label.display(), offset = first.from, "an entry does not fit a block of its own: lost");
+            return None;
+        }
+        tracing::warn!(path = %label.display(), "a block can't be built again as it was; some lines may be repeated");
+        Some(behind(ranges, at as u64, last_ns, entries))
     }
 
     /// Says what was shaped again: so many bytes of the ranges, from the first one's beginning on.
@@ -334,20 +355,40 @@ impl Thread {
     }
 }
 
+/// What lies behind so many bytes of ranges, of which so many entries were made up to `last_ns`.
+fn behind(ranges: &[Range], mut bytes: u64, last_ns: i64, entries: u32) -> Vec<Range> {
+    let mut entries = ranges.iter().map(|range| range.entries).sum::<u32>().saturating_sub(entries);
+    let mut left = Vec::new();
+    for range in ranges {
+        let of_it = bytes.min(range.to - range.from);
+        bytes -= of_it;
+        if range.from + of_it < range.to {
+            let entries = std::mem::take(&mut entries);
+            left.push(Range { from: range.from + of_it, floor_ns: last_ns, entries, ..range.clone() });
+        }
+    }
+    left
+}
+
 /// The bytes of a range of a plain file, all of them or none.
 fn plain_bytes(file: &File, range: &Range) -> Option<Vec<u8>> {
     if file.metadata().ok()?.len() < range.to {
         return None;
     }
-    let mut bytes = vec![0; usize::try_from(range.to.checked_sub(range.from)?).ok()?];
+    let mut bytes = vec![0; length_of(range)?];
     file.read_exact_at(&mut bytes, range.from).ok()?;
     Some(bytes)
 }
 
+/// How long a range is. What a block covers is bounded; a range that is longer than that was not written by an agent.
+fn length_of(range: &Range) -> Option<usize> {
+    let bytes = range.to.checked_sub(range.from)?;
+    (bytes <= 2 * BLOCK_COVER_BYTES).then_some(bytes as usize)
+}
+
 /// The bytes of a range, all of them or none.
 fn bytes_of(path: &Path, kind: SourceKind, range: &Range) -> Option<Vec<u8>> {
-    let want = usize::try_from(range.to.checked_sub(range.from)?).ok()?;
-    // A block's text is bounded, and so is what a step may leave out of it.
+    let want = length_of(range)?;
     let file = File::open(path).ok()?;
     if kind == SourceKind::File {
         return plain_bytes(&file, range);

@@ -476,7 +476,8 @@ impl Input {
     }
 
     fn hand_over(&self, logs: pegel_proto::batch::Logs) -> Result<(), Over> {
-        hand_over(self.parts.cutter.intake(), logs, &self.parts.shutdown).map_err(|_| Over)
+        let cutter = &self.parts.cutter;
+        hand_over(cutter.intake(), logs, Some(cutter.checkpoints()), &self.parts.shutdown).map_err(|_| Over)
     }
 
     fn trouble(&mut self, error: &JournalError) {

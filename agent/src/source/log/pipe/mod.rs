@@ -248,7 +248,7 @@ impl Pipe {
         let logs = self.parts.cutter.finish();
         self.tally.made(std::mem::take(&mut self.lines));
         match logs {
-            Some(logs) => hand_over(self.parts.cutter.intake(), logs, &self.parts.shutdown),
+            Some(logs) => hand_over(self.parts.cutter.intake(), logs, None, &self.parts.shutdown),
             None => Ok(()),
         }
     }
