@@ -73,8 +73,11 @@ impl Cutter {
             return;
         }
         self.covered_bytes += range.to.saturating_sub(range.from);
+        // What was shaped together with the range before it is shaped again with that and nothing else: places of
+        // entries are counted from the first one's beginning.
+        let is_alone = self.ranges.iter().rev().nth(1).is_none_or(|before| !before.joined);
         match self.ranges.last_mut() {
-            Some(last) if continues(last, &range) => {
+            Some(last) if is_alone && continues(last, &range) => {
                 last.to = range.to;
                 last.to_cursor = range.to_cursor;
                 last.last_ns = range.last_ns;

@@ -43,6 +43,20 @@ fn a_block_is_intended_before_it_is_handed_over_and_neighbouring_ranges_are_one(
 }
 
 #[test]
+fn what_was_shaped_with_the_end_of_another_file_stays_a_range_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(dir.path()).unwrap().checkpoints;
+    let mut cutter = Cutter::new(checkpoints, log_intake().0, 7);
+    push(&mut cutter, "one");
+    let joined = Range { joined: true, ..range(3, 5, 9, 0) };
+    let covered = [range(3, 0, 5, 1), joined, range(4, 0, 2, 1), range(4, 2, 6, 1), range(4, 6, 8, 1)];
+    covered.into_iter().for_each(|range| cutter.cover(range));
+    let origin = Origin::from_bytes(&cutter.finish().unwrap().origin).unwrap();
+    let first = Range { joined: true, last_ns: 9, ..range(3, 0, 9, 1) };
+    assert_eq!(origin.ranges, [first, range(4, 0, 2, 1), Range { last_ns: 8, ..range(4, 2, 8, 2) }]);
+}
+
+#[test]
 fn what_is_left_out_moves_its_place_without_a_block() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(dir.path()).unwrap().checkpoints;

@@ -37,6 +37,7 @@ pub struct Behind {
 #[derive(Clone, Default)]
 struct Sums {
     open: usize,
+    unreadable: usize,
     bytes: u64,
     waits: Duration,
 }
@@ -59,6 +60,7 @@ impl Thread {
             let sums = &mut sums[usize::from(generation.input)];
             let (bytes, waits) = (generation.unread(), generation.waits(now));
             sums.open += usize::from(generation.reading.is_some());
+            sums.unreadable += usize::from(generation.trouble.is_some());
             sums.bytes += bytes;
             sums.waits = sums.waits.max(waits);
             if waits >= BEHIND_FROM {
@@ -71,6 +73,7 @@ impl Thread {
         for (nth, (input, sums)) in self.inputs.iter().zip(sums).enumerate() {
             input.telemetry.files.set(self.known.count(nth) as f64);
             input.telemetry.open.set(sums.open as f64);
+            input.telemetry.unreadable.set(sums.unreadable as f64);
             input.telemetry.lag_bytes.set(sums.bytes as f64);
             input.telemetry.lag_seconds.set(sums.waits.as_secs_f64());
         }

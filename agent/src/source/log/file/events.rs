@@ -1,21 +1,16 @@
 //! What becomes of files: they appear, move, vanish, are truncated.
 
+use super::copies::{Copied, Was};
 use super::discover::{Found, discover};
-use super::identity::{Kind, Stat, beginning, begins_as};
+use super::identity::{Kind, Stat};
 use super::known::FileId;
 use super::packed::is_packed;
-use super::thread::{Thread, Visit};
-use super::unseen::Rotated;
+use super::thread::Thread;
 use super::watch::{Event, What};
 use crate::source::log::checkpoints::Place;
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// A file that is shorter than what it may be a copy of is given so long to grow.
-const COPY_GROWS: Duration = Duration::from_secs(2);
 
 impl Thread {
     pub(super) fn happened(&mut self, events: Vec<Event>) {
@@ -46,7 +41,7 @@ impl Thread {
     }
 
     fn modified(&mut self, path: &Path) {
-        let listed = self.aliases.get(path).cloned();
+        let listed = self.aliases.listed(path).cloned();
         for input in 0..self.inputs.len() {
             let known = self.known.at(input, path);
             let known = known.or_else(|| listed.as_ref().and_then(|listed| self.known.at(input, listed)));
@@ -134,7 +129,7 @@ impl Thread {
 
     /// A real path that a link leads to: what the link leads to now is looked at.
     fn look_at_alias(&mut self, path: &Path) {
-        let Some(listed) = self.aliases.get(path).cloned() else { return };
+        let Some(listed) = self.aliases.listed(path).cloned() else { return };
         match Stat::of(&listed) {
             Ok(stat) => {
                 for input in 0..self.inputs.len() {
@@ -253,7 +248,11 @@ impl Thread {
         }
         let unread = generation.unread() > 0;
         let moved = generation.path.as_ref() != Some(&label);
+        let may_be_copy = generation.copy_of.is_some();
         let id = self.known.add(generation);
+        if may_be_copy {
+            self.copies.insert(id, Copied::perhaps());
+        }
         self.note(id);
         if moved {
             self.inputs[input].left.insert(label, id);
@@ -272,76 +271,7 @@ impl Thread {
         if let Some(dir) = real.parent() {
             self.watch.add(dir);
         }
-        self.aliases.insert(real, path.clone());
-    }
-
-    /// The generation that a new file may be a copy of, by its name.
-    fn original_of(&self, input: usize, path: &Path) -> Option<FileId> {
-        let name = path.file_name()?.to_str()?;
-        let ends = name.char_indices().filter(|(at, c)| *at > 0 && matches!(c, '.' | '-' | '_'));
-        let shorter = ends.clone().map(|(at, _)| name[..at].to_owned());
-        // `app-20260101.log` may be one of `app.log`.
-        let ending = name.rfind('.').map_or("", |at| &name[at..]);
-        let without = ends.map(|(at, _)| format!("{}{ending}", &name[..at]));
-        let without = without.filter(|other| Rotated::of(other.as_bytes(), name.as_bytes()).is_some());
-        let mut original = shorter.chain(without).filter_map(|other| {
-            self.known
-                .at(input, &path.with_file_name(other))
-                .filter(|id| self.known.generation(*id).is_some_and(|g| g.copy_of.is_none()))
-        });
-        original.next_back()
-    }
-
-    /// A file that may be a copy: while it begins as the original does it is not read.
-    pub(super) fn visit_copy(&mut self, id: FileId, original: FileId) -> Visit {
-        let path_of = |id| self.known.generation(id).and_then(|generation| generation.path.clone());
-        let begins = |path: Option<Arc<Path>>| {
-            let file = File::open(path?).ok()?;
-            beginning(&file).ok()
-        };
-        let Some(copy) = begins(path_of(id)) else {
-            // Gone again; there is nothing to remember of it.
-            self.open.remove(&id);
-            self.copies.remove(&id);
-            self.known.remove(id);
-            return Visit::Idle;
-        };
-        let of = self.known.generation(original);
-        let print = of.map(|of| of.print).unwrap_or_default();
-        let since = *self.copies.entry(id).or_insert_with(Instant::now);
-        if print.bytes > 0 && copy.len() >= print.bytes as usize {
-            if begins_as(&copy, print) {
-                self.set_aside(id);
-                return Visit::Idle;
-            }
-        } else if of.is_some() && since.elapsed() < COPY_GROWS {
-            // It is being written, or its original was not looked at yet.
-            return Visit::Later;
-        } else if begins(path_of(original)).is_some_and(|of| of.starts_with(&copy)) {
-            self.set_aside(id);
-            return Visit::Idle;
-        }
-        self.copies.remove(&id);
-        if let Some(generation) = self.known.generation_mut(id) {
-            generation.copy_of = None;
-            if let Some(reading) = &mut generation.reading {
-                reading.quiet.looked(true);
-            }
-            generation.bytes = Stat::of(generation.path.as_deref().unwrap_or(&generation.label))
-                .map_or(generation.bytes, |stat| stat.bytes);
-            let described = generation.described(&self.inputs[usize::from(generation.input)].name);
-            generation.source = self.checkpoints.source(described);
-        }
-        Visit::More
-    }
-
-    /// A copy waits for the truncation of its original, closed.
-    fn set_aside(&mut self, id: FileId) {
-        self.open.remove(&id);
-        if let Some(generation) = self.known.generation_mut(id) {
-            generation.bytes = generation.offset;
-            generation.reading = None;
-        }
+        self.aliases.add(real, path);
     }
 
     /// A file was truncated: the old generation goes on in a copy, if there is one, and a new one begins.
@@ -381,7 +311,11 @@ impl Thread {
             self.activate(fresh);
         }
         // Not found by its inode any more: that is the new generation's.
+        let was = Was::of(id, &old);
         self.look_for(id, old);
+        if self.known.generation(id).is_none() {
+            self.settle_copies(was);
+        }
     }
 
     /// Takes in what was found.
@@ -418,5 +352,6 @@ impl Thread {
                 self.absorb(input, found, false);
             }
         }
+        self.forget_links();
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// More files that may not be read are not named.
-const MAX_NAMED: usize = 32;
+pub(super) const MAX_NAMED: usize = 32;
 
 impl Thread {
     pub(super) fn do_told(&mut self, told: Told) {

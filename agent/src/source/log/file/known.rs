@@ -3,6 +3,7 @@
 use super::super::checkpoints::{Described, Print, SourceId, SourceKind};
 use super::identity::{Stat, Tail};
 use super::packed::Packed;
+use super::trouble::Trouble;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
@@ -40,6 +41,8 @@ pub(super) struct Generation {
     pub(super) copy_of: Option<FileId>,
     /// It waits for its turn.
     pub(super) queued: bool,
+    /// It can't be opened or read.
+    pub(super) trouble: Option<Trouble>,
     pub(super) reading: Option<Box<Reading>>,
 }
 
@@ -100,6 +103,11 @@ impl Generation {
 
     pub(super) fn unread(&self) -> u64 {
         if self.kind == SourceKind::File { self.bytes.saturating_sub(self.offset) } else { 0 }
+    }
+
+    /// How much is known to be unread, also where it is in a compressed file by now: there may be more in that.
+    pub(super) fn known_unread(&self) -> u64 {
+        self.bytes.saturating_sub(self.offset)
     }
 
     /// It is so large now.

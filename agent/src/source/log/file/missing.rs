@@ -1,23 +1,26 @@
 //! Generations that went out of sight, and where they are found again: under another name, in a copy, compressed.
 
+use super::copies::Was;
 use super::identity::{Kind, Stat, Tail, beginning, begins_as};
 use super::known::{FileId, Generation};
-use super::packed::{Packed, kind_of};
+use super::packed::{Packed, is_packed, kind_of};
+use super::restart::plain_bytes;
 use super::thread::Thread;
+use super::trouble::{HOLD_BACK, Trouble, may_not};
 use crate::source::log::checkpoints::SourceKind;
+use crate::source::log::origin::Range;
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::{DirEntryExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What is known to be unread is looked for so long: the compression of a large file takes minutes.
-const LOOK_FOR: Duration = Duration::from_secs(600);
+pub(super) const LOOK_FOR: Duration = Duration::from_secs(600);
 /// And what may have been written after the last look, so long.
 const LOOK_FOR_MAYBE: Duration = Duration::from_secs(60);
-/// The next generation waits so long for one that has unread bytes.
-const HOLD_BACK: Duration = Duration::from_secs(5);
 /// At first it is looked for at each tick, later every ten seconds or when something happens in the directory.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_OFTEN_FOR: Duration = Duration::from_secs(2);
 
 /// A generation that is looked for.
@@ -50,9 +53,10 @@ impl Thread {
     fn directories(&self, generation: &Generation) -> Vec<PathBuf> {
         let mut dirs: Vec<PathBuf> = generation.label.parent().map(Path::to_owned).into_iter().collect();
         dirs.extend(generation.path.as_deref().and_then(Path::parent).map(Path::to_owned));
-        let real = self.aliases.iter().find(|(_, listed)| **listed == generation.label);
-        dirs.extend(real.and_then(|(real, _)| real.parent()).map(Path::to_owned));
-        dirs.dedup();
+        let real = self.aliases.real(&generation.label);
+        dirs.extend(real.iter().filter_map(|real| real.parent()).map(Path::to_owned));
+        let mut seen = HashSet::new();
+        dirs.retain(|dir| seen.insert(dir.clone()));
         dirs
     }
 
@@ -69,6 +73,7 @@ impl Thread {
                 self.checkpoints.forget(generation.source);
             }
             self.pass_over(id, &generation);
+            self.departs(usize::from(generation.input), &generation.label);
             return;
         }
         let now = Instant::now();
@@ -84,7 +89,8 @@ impl Thread {
                 && generation.reading.as_ref().is_none_or(|reading| !reading.ended);
             // Nothing may be in it, and much in the one before.
             let later = || generation.after.is_some_and(|before| self.holds_back(before));
-            let unread = generation.queued || packed || generation.unread() > 0;
+            let stuck = generation.trouble.as_ref().is_some_and(Trouble::is_old);
+            let unread = !stuck && (generation.queued || packed || generation.unread() > 0);
             return generation.copy_of.is_none() && (unread || later());
         }
         let missing = self.missing.iter().find(|missing| missing.id == id);
@@ -150,6 +156,7 @@ impl Thread {
         let input = &self.inputs[usize::from(missing.generation.input)];
         if missing.unread > 0 {
             input.telemetry.lost_bytes.add(missing.unread);
+            input.telemetry.lost_files.inc();
             tracing::warn!(
                 path = %missing.generation.label.display(),
                 unread_bytes = missing.unread,
@@ -157,6 +164,11 @@ impl Thread {
             );
         }
         self.checkpoints.forget(missing.generation.source);
+        if missing.generation.trouble.is_some() {
+            self.unreadable.remove(&missing.generation.label);
+        }
+        self.settle_copies(Was::of(missing.id, &missing.generation));
+        self.departs(usize::from(missing.generation.input), &missing.generation.label);
     }
 
     /// Looks for one; whether it was found and is known again.
@@ -168,18 +180,20 @@ impl Thread {
         let input = usize::from(generation.input);
         if let Some(other) = self.known.of_inode(input, &place.stat) {
             // It was taken for a generation of its own that might be a copy, and it is.
-            self.open.remove(&other);
-            self.known.remove(other);
+            self.drop_copy(other);
         }
         if !generation.is(&place.stat) || generation.kind != place.kind {
             self.inputs[input].telemetry.recovered.inc();
         }
         generation.path = Some(place.path.into());
         generation.kind = place.kind;
-        generation.bytes = if place.kind == SourceKind::File { place.stat.bytes } else { generation.offset };
+        if place.kind == SourceKind::File {
+            generation.bytes = place.stat.bytes;
+        }
         (generation.device, generation.inode) = (place.stat.device, place.stat.inode);
         generation.born_ns = place.stat.born_ns;
         generation.queued = false;
+        generation.trouble = None;
         generation.reading = None;
         self.checkpoints.describe(generation.source, generation.described(&self.inputs[input].name));
         self.known.add_again(id, generation);
@@ -194,19 +208,19 @@ impl Thread {
                 && let Some(path) = inode_in(&dir, generation)
                 && let Ok(stat) = Stat::of(&path)
                 && self.is_free(generation, &stat)
-                && File::open(&path).is_ok_and(|file| goes_on(&file, &stat, generation))
+                && match self.open_file(&path) {
+                    Ok(file) => goes_on(&file, &stat, generation),
+                    // It is this inode; what is in it shows when it can be read.
+                    Err(error) => may_not(&error) && stat.bytes >= generation.offset,
+                }
             {
                 return Some(Place { path, stat, kind: SourceKind::File });
             }
-            let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-            let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
-            names.retain(|name| name.as_encoded_bytes().starts_with(stem));
-            names.sort();
-            for name in names {
-                let path = dir.join(name);
-                if *path == *generation.label {
-                    continue;
-                }
+            if generation.print.bytes == 0 {
+                // Nothing was seen of it by which it could be recognised in a copy.
+                continue;
+            }
+            for path in beside(&dir, stem, &generation.label) {
                 let Ok(stat) = Stat::of(&path) else { continue };
                 if stat.kind != Kind::File || !self.is_free(generation, &stat) {
                     continue;
@@ -225,6 +239,22 @@ impl Thread {
         None
     }
 
+    /// The bytes of a range of a generation that went out of sight, from a copy that has them though it has not all that
+    /// was read: something was written and read between the copy and the truncation.
+    pub(super) fn copied(&self, id: FileId, range: &Range) -> Option<Vec<u8>> {
+        let generation = &self.missing.iter().find(|missing| missing.id == id)?.generation;
+        let stem = stem_of(&generation.label).filter(|_| generation.print.bytes > 0)?;
+        let paths = self.directories(generation).into_iter();
+        let copies = paths.flat_map(|dir| beside(&dir, stem, &generation.label)).filter_map(|path| {
+            let file = File::open(&path).ok().filter(|_| !is_packed(&path))?;
+            let begins = beginning(&file).is_ok_and(|begins| begins_as(&begins, generation.print));
+            plain_bytes(&file, range).filter(|_| begins)
+        });
+        let copies: HashSet<Vec<u8>> = copies.collect();
+        // Of two that differ nobody knows which it is.
+        if copies.len() == 1 { copies.into_iter().next() } else { None }
+    }
+
     /// Whether an inode is no other generation's.
     fn is_free(&self, generation: &Generation, stat: &Stat) -> bool {
         let known = self.known.of_inode(usize::from(generation.input), stat);
@@ -237,6 +267,19 @@ fn stem_of(label: &Path) -> Option<&[u8]> {
     let name = label.file_name()?.as_encoded_bytes();
     let end = name.iter().skip(1).position(|byte| *byte == b'.').map_or(name.len(), |at| at + 1);
     Some(&name[..end])
+}
+
+/// Files in a directory whose names begin so, but one.
+fn beside(dir: &Path, stem: &[u8], but: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name());
+    let mut paths: Vec<_> = names
+        .filter(|name| name.as_encoded_bytes().starts_with(stem))
+        .map(|name| dir.join(name))
+        .filter(|path| *path != *but)
+        .collect();
+    paths.sort();
+    paths
 }
 
 fn inode_in(dir: &Path, generation: &Generation) -> Option<PathBuf> {

@@ -24,7 +24,8 @@
 //!
 //! The generation that takes a path waits until the one that had it before was read, so that lines keep their order.
 //! A new file that begins as its neighbour `app.log` does and is called `app.log.1` or the like is a copy that a
-//! truncation may follow: it is not read for itself.
+//! truncation may follow: it is not read for itself ([`copies`]). One that can't be opened or read holds up those after
+//! it for some seconds only ([`trouble`]).
 //!
 //! # What the kernel leaves
 //!
@@ -37,13 +38,16 @@
 //! no `.2`. Otherwise nobody knows that it was there.
 //!
 //! With copytruncate, what is written between the copy's last read and the truncation is lost before anybody can read
-//! it, unless the agent has: it reads within some 20 ms of a write. A file that is truncated and grows beyond the
-//! place of reading with the same first KiB and the same 64 bytes before that place, all between two looks, is taken
-//! for grown. A file on a file system that does not tell when inodes were made, removed and replaced by one with the
-//! same number and the same beginning while the agent does not run, is taken for the old one.
+//! it, unless the agent has: it reads within some 20 ms of a write. If it has, and is killed before it has seen the
+//! truncation, a copy of less than a KiB is taken for a generation that nobody saw. A file that is truncated and grows
+//! beyond the place of reading with the same first KiB and the same 64 bytes before that place, all between two looks,
+//! is taken for grown. A file on a file system that does not tell when inodes were made, removed and replaced by one
+//! with the same number and the same beginning while the agent does not run, is taken for the old one.
 
 mod behind;
 mod carry;
+mod copies;
+mod departed;
 mod discover;
 mod events;
 mod followed;
@@ -57,6 +61,7 @@ mod restart;
 mod settings;
 mod telemetry;
 mod thread;
+mod trouble;
 mod unseen;
 mod watch;
 
@@ -121,7 +126,7 @@ pub struct FileStatus {
     pub lag_bytes: u64,
     /// For how long the oldest of them has, since it was seen.
     pub lag_seconds: f64,
-    /// `idle`, `reading`, `renamed`, `removed`, `compressed`, `copy` or `missing`.
+    /// `idle`, `reading`, `renamed`, `removed`, `compressed`, `copy`, `missing` or `unreadable`.
     pub state: &'static str,
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Packed {
     /// Where the buffer begins.
     at: u64,
     ended: bool,
+    /// What came before an error was given from here on.
+    failed_at: Option<u64>,
 }
 
 impl Packed {
@@ -44,11 +46,11 @@ impl Packed {
                 Box::new(decoder)
             }
         };
-        Ok(Self { decoder, buffer: Vec::new(), at: 0, ended: false })
+        Ok(Self { decoder, buffer: Vec::new(), at: 0, ended: false, failed_at: None })
     }
 
     /// The bytes from an offset on, `want` of them or as many as there are before the end, and whether that is the
-    /// end. Offsets only rise.
+    /// end. Offsets only rise. What is broken is an error, after the whole lines before it were given once.
     pub(super) fn read(&mut self, offset: u64, want: usize) -> io::Result<(&[u8], bool)> {
         let mut piece = [0; 16 << 10];
         loop {
@@ -62,7 +64,14 @@ impl Packed {
                 Ok(0) => self.ended = true,
                 Ok(read) => self.buffer.extend_from_slice(&piece[..read]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let lines = self.buffer.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                    if self.at != offset || lines == 0 || self.failed_at == Some(offset) {
+                        return Err(error);
+                    }
+                    self.failed_at = Some(offset);
+                    return Ok((&self.buffer[..lines.min(want)], false));
+                }
             }
         }
         if self.at != offset {

@@ -1,9 +1,11 @@
 //! A generation's turn: opened, compared with what is known of it, read, shaped.
 
+use super::copies::Was;
 use super::identity::{PRINT_BYTES, Stat, Tail, beginning, begins_as, print_of};
 use super::known::{Content, FileId, Quiet, Reading};
 use super::packed::Packed;
 use super::thread::{Thread, Visit};
+use super::trouble::is_gone;
 use crate::source::log::checkpoints::SourceKind;
 use crate::source::log::cutter::BLOCK_TEXT_BYTES;
 use crate::source::log::origin::Range;
@@ -12,7 +14,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What is read of one file before the next one's turn.
@@ -39,6 +40,9 @@ impl Thread {
         let Some(generation) = self.known.generation(id) else { return Visit::Idle };
         let (input, after) = (usize::from(generation.input), generation.after);
         if self.held.contains(&generation.source) || !self.inputs[input].is_ready(&generation.label) {
+            return Visit::Later;
+        }
+        if generation.trouble.as_ref().is_some_and(|trouble| !trouble.is_due()) {
             return Visit::Later;
         }
         if let Some(original) = generation.copy_of {
@@ -75,6 +79,9 @@ impl Thread {
         if let Some(generation) = self.known.generation_mut(id) {
             generation.reading = Some(reading);
         }
+        if !matches!(outcome, Outcome::Failed(_)) {
+            self.out_of_trouble(id);
+        }
         match outcome {
             Outcome::More => Visit::More,
             Outcome::End => Visit::Idle,
@@ -83,10 +90,7 @@ impl Thread {
                 Visit::Idle
             }
             Outcome::Failed(error) => {
-                if let Some(generation) = self.known.generation(id) {
-                    let path = generation.path.as_ref().unwrap_or(&generation.label);
-                    tracing::warn!(path = %path.display(), %error, "cannot read a log file; it is tried again");
-                }
+                self.in_trouble(id, &error);
                 Visit::Later
             }
         }
@@ -223,21 +227,24 @@ impl Thread {
             return Opened::Later;
         }
         let Some(generation) = self.known.generation(id) else { return Opened::Gone };
-        let path = generation.path.clone();
-        let file = match path.map(|path| File::open(&path)) {
+        let file = match generation.path.as_ref().map(|path| self.open_file(path)) {
             Some(Ok(file)) if Stat::of_open(&file).is_ok_and(|stat| generation.is(&stat)) => file,
             Some(Err(error)) if !is_gone(&error) => {
-                let path = generation.path.clone().unwrap_or_else(|| generation.label.clone());
-                tracing::debug!(path = %path.display(), %error, "cannot open a log file; it is tried again");
-                self.unreadable(&path, &error);
+                self.in_trouble(id, &error);
                 return Opened::Later;
             }
             _ => {
                 let Some(path) = self.locate(id) else { return Opened::Gone };
-                let Ok(file) = File::open(&path) else { return Opened::Gone };
-                let shared: Arc<Path> = path.into();
-                self.known.put(id, Some(shared));
-                file
+                let opened = self.open_file(&path);
+                self.known.put(id, Some(path.into()));
+                match opened {
+                    Ok(file) => file,
+                    Err(error) if is_gone(&error) => return Opened::Gone,
+                    Err(error) => {
+                        self.in_trouble(id, &error);
+                        return Opened::Later;
+                    }
+                }
             }
         };
         let Some(generation) = self.known.generation_mut(id) else { return Opened::Gone };
@@ -258,10 +265,8 @@ impl Thread {
             partial_since: None,
             ended: false,
         }));
-        if !self.unreadable.is_empty()
-            && let Some(path) = &generation.path
-        {
-            self.unreadable.remove(path);
+        if !self.unreadable.is_empty() {
+            self.unreadable.remove(&generation.label);
         }
         self.open.insert(id);
         Opened::Yes
@@ -375,17 +380,19 @@ impl Thread {
         self.open.remove(&id);
         let Some(generation) = self.known.remove(id) else { return };
         let input = &mut self.inputs[usize::from(generation.input)];
-        input.telemetry.lost_bytes.add(generation.unread());
+        input.telemetry.lost_bytes.add(generation.known_unread());
         if generation.source != 0 {
             self.checkpoints.forget(generation.source);
         }
         let nth = usize::from(generation.input);
-        if self.known.at(nth, &generation.label).is_none() && input.left.get(&generation.label) != Some(&id) {
-            input.floors.remove(&generation.label);
-        }
         if self.inputs[nth].fed && !self.has_generation(nth, &generation.label) {
             self.let_go(nth, &generation.label);
         }
+        if generation.trouble.is_some() {
+            self.unreadable.remove(&generation.label);
+        }
+        self.settle_copies(Was::of(id, &generation));
+        self.departs(usize::from(generation.input), &generation.label);
     }
 }
 
@@ -469,9 +476,4 @@ fn read_from<'a>(
         return Ok(None);
     }
     Ok(Some(&buffer[before..read]))
-}
-
-/// Whether an error says that a path leads nowhere.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

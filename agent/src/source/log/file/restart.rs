@@ -7,6 +7,7 @@ use super::missing::goes_on;
 use super::packed::Packed;
 use super::read::Opened;
 use super::thread::Thread;
+use super::trouble::may_not;
 use crate::source::log::checkpoints::{Described, SourceId, SourceKind};
 use crate::source::log::cutter::BLOCK_COVER_BYTES;
 use crate::source::log::origin::{Origin, Range};
@@ -14,6 +15,7 @@ use crate::source::log::shape::{Chunk, End};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::{DirEntryExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -127,6 +129,7 @@ impl Thread {
             after: None,
             copy_of: None,
             queued: false,
+            trouble: None,
             reading: None,
         };
         if let Some((path, stat)) = whereabouts(&generation, listings)
@@ -134,7 +137,7 @@ impl Thread {
                 .known
                 .of_inode(input, &stat)
                 .is_none_or(|id| !self.known.generation(id).is_some_and(|g| g.is(&stat)))
-            && is_still(&path, &stat, &generation)
+            && is_still(self.open_file(&path), &stat, &generation)
         {
             let path: Arc<Path> =
                 if *path == *generation.label { generation.label.clone() } else { path.into() };
@@ -326,7 +329,7 @@ impl Thread {
             if let Some(nth) = self.missing.iter().position(|missing| missing.id == id)
                 && !self.search(nth)
             {
-                return None;
+                return self.copied(id, range);
             }
             match self.try_open(id) {
                 Opened::Yes => {}
@@ -371,7 +374,7 @@ fn behind(ranges: &[Range], mut bytes: u64, last_ns: i64, entries: u32) -> Vec<R
 }
 
 /// The bytes of a range of a plain file, all of them or none.
-fn plain_bytes(file: &File, range: &Range) -> Option<Vec<u8>> {
+pub(super) fn plain_bytes(file: &File, range: &Range) -> Option<Vec<u8>> {
     if file.metadata().ok()?.len() < range.to {
         return None;
     }
@@ -421,8 +424,12 @@ fn whereabouts(generation: &Generation, listings: &mut Listings) -> Option<(Path
 }
 
 /// Whether an inode still holds what a generation had.
-fn is_still(path: &Path, stat: &Stat, generation: &Generation) -> bool {
-    let Ok(file) = File::open(path) else { return false };
+fn is_still(opened: io::Result<File>, stat: &Stat, generation: &Generation) -> bool {
+    let file = match opened {
+        Ok(file) => file,
+        // It is compared when it can be read.
+        Err(error) => return may_not(&error) && stat.bytes >= generation.offset,
+    };
     if generation.kind == SourceKind::File {
         return goes_on(&file, stat, generation);
     }

@@ -10,10 +10,12 @@ pub(super) struct Telemetry {
     pub(super) truncations: Counter,
     pub(super) recovered: Counter,
     pub(super) lost_bytes: Counter,
+    pub(super) lost_files: Counter,
     pub(super) unread_files: Counter,
     pub(super) lost_generations: Counter,
     pub(super) files: Gauge,
     pub(super) open: Gauge,
+    pub(super) unreadable: Gauge,
     pub(super) lag_bytes: Gauge,
     pub(super) lag_seconds: Gauge,
 }
@@ -47,6 +49,12 @@ impl Telemetry {
                 "Bytes of log files that were known to be there and could not be read any more.",
                 &labels,
             ),
+            lost_files: registry.counter(
+                "pegel_log_lost_files_total",
+                "Log files that were given up before they were read to their end, also where it is not known how much \
+                 was left.",
+                &labels,
+            ),
             unread_files: registry.counter(
                 "pegel_log_unread_files_total",
                 "Log files of containers that were gone before they could be read.",
@@ -59,6 +67,11 @@ impl Telemetry {
             ),
             files: registry.gauge("pegel_log_files", "Log files that are known.", &labels),
             open: registry.gauge("pegel_log_open_files", "Log files that are open.", &labels),
+            unreadable: registry.gauge(
+                "pegel_log_unreadable_files",
+                "Log files that can't be opened or read; the agent's log names each with the reason.",
+                &labels,
+            ),
             lag_bytes: registry.gauge(
                 "pegel_log_lag_bytes",
                 "Bytes of log files that are not read yet.",

@@ -1,5 +1,7 @@
 //! The thread's turn: wait, hear what changed, hand over what waits, read.
 
+use super::copies::Copied;
+use super::departed::Aliases;
 use super::identity::{Stat, Tail};
 use super::known::{FileId, Generation, Known};
 use super::missing::Missing;
@@ -16,7 +18,7 @@ use pegel_runtime::metrics::Registry;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
@@ -75,6 +77,8 @@ pub(super) struct InputState {
     pub(super) left: HashMap<Arc<Path>, FileId>,
     /// The last timestamp of each stream, whichever generation it was of.
     pub(super) floors: HashMap<Arc<Path>, i64>,
+    /// Paths of which a generation was forgotten, since then.
+    pub(super) departed: VecDeque<(Instant, Arc<Path>)>,
 }
 
 pub(super) struct FollowedState {
@@ -122,8 +126,7 @@ pub(super) struct Thread {
     pub(super) inputs: Vec<InputState>,
     pub(super) known: Known,
     pub(super) missing: Vec<Missing>,
-    /// Real paths of files that are found by a link.
-    pub(super) aliases: HashMap<PathBuf, Arc<Path>>,
+    pub(super) aliases: Aliases,
     /// Generations that may have something to read.
     pub(super) queue: VecDeque<FileId>,
     /// And those that have to wait for the next tick.
@@ -144,8 +147,8 @@ pub(super) struct Thread {
     pub(super) started_at: Instant,
     pub(super) registry: Registry,
     pub(super) pace: Pace,
-    /// Since when a file is taken for a copy that grows.
-    pub(super) copies: HashMap<FileId, Instant>,
+    /// Files that may be copies.
+    pub(super) copies: HashMap<FileId, Copied>,
     /// The generations of the sources of outstanding blocks.
     pub(super) by_source: HashMap<SourceId, FileId>,
     /// Files that changed before this were looked at.
@@ -168,6 +171,9 @@ pub(super) struct Thread {
     next_scan: Instant,
     shutdown: CancellationToken,
     pub(super) shared: Arc<Shared>,
+    /// Inodes that may not be opened: tests run as root, who may.
+    #[cfg(test)]
+    pub(super) refused: HashSet<u64>,
 }
 
 /// What came of a generation's turn.
@@ -202,13 +208,14 @@ impl Thread {
                 followed: HashMap::new(),
                 left: HashMap::new(),
                 floors: HashMap::new(),
+                departed: VecDeque::new(),
             })
             .collect();
         let mut thread = Self {
             known: Known::new(inputs.len()),
             inputs,
             missing: Vec::new(),
-            aliases: HashMap::new(),
+            aliases: Aliases::default(),
             queue: VecDeque::new(),
             later: Vec::new(),
             open: HashSet::new(),
@@ -239,6 +246,8 @@ impl Thread {
             next_scan: now + SCAN_EVERY,
             shutdown: parts.shutdown,
             shared,
+            #[cfg(test)]
+            refused: super::tests::REFUSED_AT_START.get().into_iter().collect(),
         };
         thread.begin();
         thread
@@ -440,6 +449,7 @@ impl Thread {
             self.tick_open(id);
         }
         self.search_missing(now);
+        self.forget_departed(now);
         self.measure(now);
     }
 
@@ -483,6 +493,7 @@ impl Thread {
             lag_seconds: generation.waits(now).as_secs_f64(),
             state: match generation {
                 _ if missing => "missing",
+                Generation { trouble: Some(_), .. } => "unreadable",
                 Generation { copy_of: Some(_), .. } => "copy",
                 Generation { kind: SourceKind::Gzip | SourceKind::Zstd, .. } => "compressed",
                 Generation { path: None, .. } => "removed",
@@ -513,6 +524,7 @@ impl Thread {
             after: None,
             copy_of: None,
             queued: false,
+            trouble: None,
             reading: None,
         }
     }
