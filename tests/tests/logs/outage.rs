@@ -10,7 +10,7 @@ use pegel_tests::pegel::{AgentSetup, Site};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The time of a line stands before it.
-const TIMED: &str = r#", steps: [{regex: {pattern: '^(?<at>\S+) (?<text>.*)$'}}, {timestamp: {field: at}}, {output: {field: text}}]"#;
+const TIMED: &str = r", steps: [{regex: {pattern: '^(?<at>\S+) (?<text>.*)$'}}, {timestamp: {field: at}}, {output: {field: text}}]";
 
 /// Loki is away for so many hours of a file with so many lines a second; the agent is restarted in the middle.
 async fn away(hours: u64, rate: u64) {

@@ -136,7 +136,7 @@ async fn of_damaged_segments_only_what_is_counted_is_missing() {
         (truncate, Ends::Killed),
         (
             |segment| {
-                std::fs::remove_dir_all(segment.ancestors().nth(2).expect("a segment")).expect("removed")
+                std::fs::remove_dir_all(segment.ancestors().nth(2).expect("a segment")).expect("removed");
             },
             Ends::Well,
         ),

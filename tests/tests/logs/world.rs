@@ -62,7 +62,7 @@ impl World {
         let aggregator = site.aggregator_with("one", &format!("{outputs}{status}")).await;
         let mut agent = site.agent("web-1", &[aggregator.address()], setup);
         agent.start().await;
-        Self { site, loki, aggregator, agent, dir }
+        Self { loki, aggregator, agent, dir, site }
     }
 
     /// Where the first aggregator's page is.
