@@ -5,12 +5,13 @@
 
 use crate::config::{BufferSettings, Settings};
 use crate::intake::{DEFAULT_INTAKE_BYTES, Inbox, Intake, LogIntake, intake, log_intake};
-use crate::pipeline::driver::{Driver, Parts, Safe, Snapshot, restore};
+use crate::pipeline::driver::{Driver, Parts, Safe, Snapshot, lost_since, restore};
 use crate::pipeline::effect::Memory;
 use crate::positions::Positions;
 use crate::rejects::Rejects;
 use crate::source::clock::system_wall_ms;
 use crate::source::host::{KernelSystem, Paths, machine_summary};
+use crate::spool::Loss;
 use crate::spool::codec::RecordCodec;
 use crate::spool::thread::{CursorId, Settings as SpoolThreadSettings, SpoolThread};
 use crate::uplink::{self, UplinkEvent, UplinkHandle};
@@ -121,9 +122,10 @@ impl Delivery {
         if let Some(logs) = logs {
             let dir = settings.state_dir.join(LOGS_DIR);
             let (positions, memory, _) = open_positions(&dir, epoch);
-            let prepared =
+            let mut prepared =
                 common.prepare(&settings.logs.buffer, RecordCodec::logs(), positions, memory).await?;
-            advance(&prepared.spool, logs.heard_up_to, &logs.safe).await;
+            let losses = advance(&prepared.spool, logs.heard_up_to, &logs.safe).await;
+            lost_since(&mut prepared.core, &prepared.spool, losses).await;
             let events = uplink_run.events_of(Signal::Logs);
             let (line, snapshot) = common.run(prepared, logs.inbox, Some(logs.safe), events);
             lines.push(line);
@@ -220,12 +222,16 @@ impl Common<'_> {
 }
 
 /// Tells of batches on disk that the source has not heard of: a power cut came between the spool's sync and the
-/// checkpoint's.
-async fn advance(spool: &SpoolThread, heard_up_to: BatchSeq, safe: &Safe) {
+/// checkpoint's. Gives what turned out to be lost on the way.
+async fn advance(spool: &SpoolThread, heard_up_to: BatchSeq, safe: &Safe) -> Vec<Loss> {
     let mut from = heard_up_to.next();
+    let mut losses = Vec::new();
     loop {
         let batches = match spool.read(ADVANCING, from, ADVANCE_ENTRIES).await {
-            Ok(read) => read.batches,
+            Ok(read) => {
+                losses.extend(read.losses);
+                read.batches
+            }
             Err(error) => {
                 tracing::warn!(%error, "the spool can't tell which lines it holds; some may be sent twice");
                 break;
@@ -241,6 +247,7 @@ async fn advance(spool: &SpoolThread, heard_up_to: BatchSeq, safe: &Safe) {
     }
     // The reader's place is of no further use.
     let _ = spool.forget(ADVANCING).await;
+    losses
 }
 
 /// Opens the positions in a directory. Where that fails the agent runs all the same, as a new epoch: its numbers begin

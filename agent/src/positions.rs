@@ -130,6 +130,8 @@ pub struct Positions {
     file: Option<File>,
     bytes: u64,
     synced_at: Instant,
+    /// The directory could not be made: what an earlier life left is not known.
+    unseen: bool,
 }
 
 /// What was found on opening.
@@ -149,10 +151,12 @@ impl Positions {
     /// Opens or makes the positions of a state directory. `new_epoch` names a new life.
     pub fn open(state_dir: &Path, new_epoch: AgentEpoch) -> Result<Opened, PositionsError> {
         let path = state_dir.join(FILE_NAME);
-        fs::create_dir_all(state_dir).map_err(io_error("make the state directory", state_dir))?;
+        let made = fs::create_dir_all(state_dir).map_err(io_error("make the state directory", state_dir));
         let found = match fs::read(&path) {
             Ok(bytes) => Some(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                None
+            }
             Err(error) => return Err(io_error("read", &path)(error)),
         };
         let mut warning = None;
@@ -177,9 +181,10 @@ impl Positions {
         }
         let epoch = record.as_ref().map_or(new_epoch, |r| AgentEpoch(r.epoch));
         let memory = record.as_ref().map(memory_of).unwrap_or_default();
-        let mut positions = Self { path, epoch, file: None, bytes: 0, synced_at: Instant::now() };
+        let unseen = made.is_err();
+        let mut positions = Self { path, epoch, file: None, bytes: 0, synced_at: Instant::now(), unseen };
         // What is known is worth more than a place to write it to.
-        let unwritable = positions.compact(&memory).err();
+        let unwritable = made.and_then(|()| positions.compact(&memory)).err();
         Ok(Opened { positions, memory, warning, unwritable })
     }
 
@@ -243,6 +248,9 @@ impl Positions {
 
     fn write_anew(&mut self, memory: &Memory) -> Result<(), PositionsError> {
         self.file = None;
+        if self.unseen {
+            self.make_directory()?;
+        }
         let fresh = self.path.with_extension("new");
         let line = line_of(self.epoch, memory);
         let mut file = File::create(&fresh).map_err(io_error("make", &fresh))?;
@@ -255,6 +263,20 @@ impl Positions {
             Some(OpenOptions::new().append(true).open(&self.path).map_err(io_error("open", &self.path))?);
         self.bytes = line.len() as u64;
         self.synced_at = Instant::now();
+        Ok(())
+    }
+
+    /// Makes the directory that could not be made at the start. What turns up in it is not overwritten.
+    fn make_directory(&mut self) -> Result<(), PositionsError> {
+        if let Some(dir) = self.path.parent() {
+            fs::create_dir_all(dir).map_err(io_error("make the state directory", dir))?;
+        }
+        if self.path.exists() {
+            let reason =
+                "an earlier agent's are there, which could not be seen at the start; restart the agent";
+            return Err(io_error("replace", &self.path)(io::Error::other(reason)));
+        }
+        self.unseen = false;
         Ok(())
     }
 }
@@ -381,6 +403,27 @@ mod tests {
         fs::remove_dir(&in_the_way).unwrap();
         opened.positions.remember(&memory(5)).unwrap();
         assert_eq!(Positions::open(dir.path(), AgentEpoch(9)).unwrap().memory, memory(5));
+    }
+
+    #[test]
+    fn a_directory_that_can_be_made_later_is_used_unless_an_earlier_life_is_in_it() {
+        for earlier in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let in_the_way = dir.path().join("mount");
+            fs::write(&in_the_way, "").unwrap();
+            let state = in_the_way.join("state");
+            let mut opened = Positions::open(&state, AgentEpoch(9)).unwrap();
+            assert!(opened.unwritable.is_some() && opened.positions.remember(&memory(1)).is_err());
+            fs::remove_file(&in_the_way).unwrap();
+            if earlier {
+                Positions::open(&state, AgentEpoch(7)).unwrap().positions.remember(&memory(3)).unwrap();
+            }
+            let written = opened.positions.remember(&memory(2));
+            assert_eq!(written.is_err(), earlier, "{written:?}");
+            let found = Positions::open(&state, AgentEpoch(5)).unwrap();
+            let expected = if earlier { (AgentEpoch(7), memory(3)) } else { (AgentEpoch(9), memory(2)) };
+            assert_eq!((found.positions.epoch(), found.memory), expected);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod browser;
 pub mod chat;
+pub mod disk;
 pub mod docker;
 pub mod exporter;
 pub mod expressions;

@@ -111,15 +111,15 @@ impl Books {
     /// Continues after a crash from the totals that were persisted last: what those said was collected and is
     /// neither settled nor on disk now was in memory, and is the bound of what was lost; what is on disk beyond
     /// them was collected after they were written. Where sources read again (`rereads`), what was in memory is not
-    /// lost: it will be collected once more.
+    /// lost: it will be collected once more. What was on disk will not, so that is lost if it is gone: totals are
+    /// persisted before what is settled is removed from the disk.
     #[must_use]
     pub fn resumed(mut self, spooled_now: u64, rereads: bool) -> Self {
+        let gone_from_disk = self.spooled.saturating_sub(spooled_now);
         self.in_front = 0;
         self.spooled = spooled_now;
-        let accounted = self.accounted();
-        if !rereads {
-            self.lost_in_crash += self.collected.saturating_sub(accounted);
-        }
+        let unaccounted = self.collected.saturating_sub(self.accounted());
+        self.lost_in_crash += if rereads { gone_from_disk } else { unaccounted };
         self.collected = self.accounted();
         self
     }
@@ -137,6 +137,14 @@ mod tests {
         assert!(after.balanced());
         let reread = before.resumed(25, true);
         assert_eq!((reread.collected, reread.lost_in_crash), (85, 0));
+    }
+
+    #[test]
+    fn what_was_on_disk_and_is_gone_is_lost_though_sources_read_again() {
+        let before = Books { collected: 100, delivered: 60, in_front: 30, spooled: 10, ..Books::default() };
+        let after = before.resumed(4, true);
+        assert_eq!((after.collected, after.spooled, after.lost_in_crash), (70, 4, 6));
+        assert!(after.balanced());
     }
 
     #[test]

@@ -661,6 +661,10 @@ impl Core {
             self.trimmed = passed;
             self.gave_way = self.gave_way.split_off(&passed.next());
             self.spool_in_use = passed < self.spool_last.max(self.store_tried);
+            if self.settings.rereads {
+                // The books must not speak of what is gone: they could not tell it from what was lost.
+                effects.push(Effect::Remember);
+            }
             effects.push(Effect::Trim(passed));
         }
     }

@@ -144,10 +144,33 @@ pub async fn restore(settings: super::effect::Settings, memory: Memory, spool: &
         let tally = spool.held_above(acked).await.unwrap_or_default();
         held.insert(acked, tally.records + lost_above(acked));
     }
-    let mut core =
-        Core::new(settings, memory, inventory.last(), |acked| held.get(&acked).copied().unwrap_or(0));
+    // What was lost was held, be it behind all that is left.
+    let lost_last = losses.iter().flat_map(|loss| &loss.batches).map(|(seq, _)| *seq).max();
+    let mut core = Core::new(settings, memory, inventory.last().max(lost_last), |acked| {
+        held.get(&acked).copied().unwrap_or(0)
+    });
     core.spool_lost(&losses);
     core
+}
+
+/// Tells a core that does not run yet of what was lost since it was restored.
+pub async fn lost_since(core: &mut Core, spool: &SpoolThread, losses: Vec<Loss>) {
+    let inexact = losses.iter().any(|loss| !loss.exact);
+    core.spool_lost(&losses.into_iter().map(spool_loss).collect::<Vec<_>>());
+    if inexact {
+        recount(core, spool).await;
+    }
+}
+
+/// The spool lost batches and does not know which: the books follow what it still holds.
+async fn recount(core: &mut Core, spool: &SpoolThread) {
+    let outputs = core.books().into_iter().map(|b| b.output).collect::<Vec<_>>();
+    for output in outputs {
+        let Some(taken) = core.taken(output.as_ref()) else { continue };
+        if let Ok(tally) = spool.held_above(taken).await {
+            core.recount(output.as_ref(), tally.records);
+        }
+    }
 }
 
 fn spool_loss(loss: Loss) -> SpoolLoss {
@@ -316,7 +339,7 @@ impl Driver {
                 };
                 self.core.stored(now_ms, &stored, &mut effects);
                 if inexact {
-                    self.recount().await;
+                    recount(&mut self.core, &self.parts.spool).await;
                 }
             }
             Done::Loaded(output, asked_up_to, Ok(outcome)) => {
@@ -328,7 +351,7 @@ impl Driver {
                 self.core.spool_lost(&losses);
                 self.core.loaded(now_ms, &output, asked_up_to, outcome.batches, &mut effects);
                 if inexact {
-                    self.recount().await;
+                    recount(&mut self.core, &self.parts.spool).await;
                 }
             }
             Done::Loaded(output, _, Err(error)) => {
@@ -361,17 +384,6 @@ impl Driver {
         }
         tracing::info!("the spool answers now");
         self.core.spool_found(&beyond);
-    }
-
-    /// The spool lost batches and does not know which: the books follow what it still holds.
-    async fn recount(&mut self) {
-        let outputs = self.core.books().into_iter().map(|b| b.output).collect::<Vec<_>>();
-        for output in outputs {
-            let Some(taken) = self.core.taken(output.as_ref()) else { continue };
-            if let Ok(tally) = self.parts.spool.held_above(taken).await {
-                self.core.recount(output.as_ref(), tally.records);
-            }
-        }
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {

@@ -1,51 +1,14 @@
 //! The state directory: full, read-only, damaged.
 
 use crate::account::*;
+use pegel_tests::disk::{SmallDisk, flip, largest_file, remove, truncate};
 use pegel_tests::exporter::Exporter;
 use pegel_tests::oracle::missing;
 use pegel_tests::pegel::{AgentSetup, Aggregator, Site};
 use pegel_tests::prometheus::Prometheus;
 use pegel_tests::{eventually, let_run};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
-
-/// A tmpfs of a few MiB, unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts one; none, with the reason printed, where that is not allowed.
-    fn mount(at: &Path, size: &str) -> Option<Self> {
-        std::fs::create_dir_all(at).expect("a directory");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(at)
-            .output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(at.to_owned())),
-            Ok(output) => {
-                let words = String::from_utf8_lossy(&output.stderr).into_owned();
-                eprintln!("SKIPPED: cannot mount a tmpfs, which takes root: {}", words.trim());
-                None
-            }
-            Err(error) => {
-                eprintln!("SKIPPED: cannot mount a tmpfs: {error}");
-                None
-            }
-        }
-    }
-
-    fn remount(&self, options: &str) {
-        let done = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status();
-        assert!(done.expect("mount runs").success(), "remount {options}");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 async fn aggregator(site: &Site, prometheus: &Prometheus) -> Aggregator {
     site.aggregator("one", Some(&output(&prometheus.url(), Some("30h")))).await
@@ -53,25 +16,21 @@ async fn aggregator(site: &Site, prometheus: &Prometheus) -> Aggregator {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_drops_what_is_counted_and_recovers() {
+    let Some(disk) = SmallDisk::mount("24m") else { return };
     let site = Site::new();
-    let Some(disk) = SmallDisk::mount(&site.dir().join("disk"), "24m") else { return };
     let Some(prometheus) = Prometheus::start(&site.dir().join("prometheus"), "30h").await else { return };
     let exporter = Exporter::start(200).await;
     let mut aggregator = aggregator(&site, &prometheus).await;
     let mut setup = AgentSetup::scraping(exporter.address(), INTERVAL)
         .buffer("{front: 64KiB, segment: 1MiB, quota: 16MiB, keep_free: 1MiB}");
-    setup.state_dir = Some(disk.0.join("state"));
+    setup.state_dir = Some(disk.path().join("state"));
     let mut agent = site.agent("web-1", &[aggregator.address()], setup);
     agent.start().await;
     agent.connected(SETTLE_WITHIN).await;
     scraped(&exporter, 10).await;
     aggregator.kill();
     scraped_more(&exporter, 20).await;
-    // Somebody else fills the disk to the last byte.
-    let filler = disk.0.join("filler");
-    let fill =
-        Command::new("dd").args(["if=/dev/zero", "bs=64k", &format!("of={}", filler.display())]).output();
-    assert!(!fill.expect("dd runs").status.success(), "the disk is full");
+    let filler = disk.fill();
     scraped_more(&exporter, 60).await;
     let books = eventually("something is dropped", SETTLE_WITHIN, || async {
         agent.books().await.filter(|books| books.dropped() > 0)
@@ -110,14 +69,14 @@ async fn a_full_disk_drops_what_is_counted_and_recovers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_only_state_directory_stops_nothing() {
+    let Some(disk) = SmallDisk::mount("16m") else { return };
     let site = Site::new();
-    let Some(disk) = SmallDisk::mount(&site.dir().join("disk"), "16m") else { return };
     let Some(prometheus) = Prometheus::start(&site.dir().join("prometheus"), "30h").await else { return };
     let exporter = Exporter::start(50).await;
     let mut aggregator = aggregator(&site, &prometheus).await;
     disk.remount("ro");
     let mut setup = AgentSetup::scraping(exporter.address(), INTERVAL).buffer("{front: 64KiB}");
-    setup.state_dir = Some(disk.0.join("state"));
+    setup.state_dir = Some(disk.path().join("state"));
     let mut agent = site.agent("web-1", &[aggregator.address()], setup);
     agent.start().await;
     agent.connected(SETTLE_WITHIN).await;
@@ -192,40 +151,4 @@ async fn damaged_segments_are_set_aside_and_counted() {
     assert_eq!(books.dropped.keys().collect::<Vec<_>>(), ["damaged"], "{books:?}");
     assert_eq!((books.rejected(), books.lost_in_crash), (0, 0), "{books:?}");
     assert_eq!(samples_of(&prometheus, &exporter).await + markers(&exporter), books.arrived(), "{books:?}");
-}
-
-/// The largest file below a directory: sled's log of a segment.
-fn largest_file(dir: &Path) -> Option<PathBuf> {
-    let mut largest = None;
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(dir).ok()?.flatten() {
-            let meta = entry.metadata().ok()?;
-            if meta.is_dir() {
-                dirs.push(entry.path());
-            } else if largest.as_ref().is_none_or(|(size, _)| meta.len() > *size) {
-                largest = Some((meta.len(), entry.path()));
-            }
-        }
-    }
-    largest.map(|(_, path)| path)
-}
-
-fn truncate(file: &Path) {
-    let length = std::fs::metadata(file).expect("a file").len();
-    std::fs::File::options().write(true).open(file).and_then(|f| f.set_len(length / 3)).expect("a file");
-}
-
-fn flip(file: &Path) {
-    let mut bytes = std::fs::read(file).expect("a file");
-    // Everything that is not empty: what sled fills up with zeros carries nothing.
-    let used = bytes.iter().rposition(|b| *b != 0).unwrap_or(0);
-    for at in (0..used).step_by(used / 5 + 1) {
-        bytes[at] ^= 0x10;
-    }
-    std::fs::write(file, bytes).expect("a file");
-}
-
-fn remove(file: &Path) {
-    std::fs::remove_file(file).expect("a file");
 }

@@ -2,8 +2,11 @@
 //! exactly once and in order.
 
 mod faults;
+mod identity;
 mod kills;
+mod outage;
 mod pushed;
 mod rotation;
+mod state;
 mod world;
 mod writers;

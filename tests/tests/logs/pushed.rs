@@ -1,7 +1,7 @@
 //! What others push: a producer piped into the agent, a named pipe, syslog. What a killed agent had taken from them and
 //! not stored is lost, and the books say how much.
 
-use crate::world::{SETTLE_WITHIN, WIDE_LIMITS, outputs};
+use crate::world::{SETTLE_WITHIN, loki_setup, outputs};
 use pegel_tests::loki::Loki;
 use pegel_tests::pegel::{Agent, AgentSetup, Aggregator, Books, Site};
 use pegel_tests::{binary, eventually, let_run, seed};
@@ -29,7 +29,7 @@ impl World {
     /// With `inputs` in YAML, of the site's directory; the agent does not run yet.
     async fn start(inputs: impl FnOnce(&Path) -> String, more: &str) -> Option<Self> {
         let site = Site::new();
-        let loki = Loki::start(&site.dir().join("loki"), WIDE_LIMITS).await?;
+        let loki = Loki::start_with(&site.dir().join("loki"), &loki_setup()).await?;
         let aggregator = site.aggregator_with("one", &outputs(&loki.url(), Some(&loki.url()))).await;
         let logs = format!("{{inputs: [{}]{more}}}", inputs(site.dir()));
         let setup = AgentSetup { logs: Some(logs), ..AgentSetup::default() }.buffer("{segment: 1MiB}");

@@ -54,6 +54,30 @@ async fn books_and_spool_reach_the_fleet() {
 }
 
 #[tokio::test]
+async fn files_that_are_behind_reach_the_fleet_within_bounds_and_are_gone_when_they_are_not() {
+    let site = Site::new();
+    let aggregator = Aggregator::start(&site);
+    let agent = Agent::start(site.agent_files("n1", HOUR), &[aggregator.address]);
+    agent.until("it is up", |l| !l.ups.is_empty()).await;
+    // More, and longer, than an agent of this version tells.
+    let file = wire::FileBehind { path: "ü".repeat(600), bytes: 7, waits_ms: 8 };
+    let behind =
+        wire::FilesBehind { files: 20, bytes: 140, waits_ms: 9, worst: vec![file; 20], ..Default::default() };
+    agent.handle.files_behind(Some(behind.clone()));
+    let told = eventually("it is told", SOON, || async {
+        aggregator.sessions.fleet().into_iter().find_map(|entry| entry.files_behind)
+    })
+    .await;
+    assert_eq!((told.files, told.bytes, told.waits_ms, told.worst.len()), (20, 140, 9, 10));
+    assert!(told.worst.iter().all(|file| file.path == "ü".repeat(256)), "{told:?}");
+    agent.handle.files_behind(None);
+    eventually("it is over", SOON, || async {
+        aggregator.sessions.fleet().iter().all(|entry| entry.files_behind.is_none()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn rejections_and_parking_reach_the_agent() {
     let site = Site::new();
     let aggregator = Aggregator::start(&site);

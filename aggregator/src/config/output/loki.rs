@@ -39,8 +39,9 @@ pub struct RawLoki {
     /// it all is sent again and counted as possibly repeated: Loki drops a repeated entry only while its copy is in
     /// the block that it is filling.
     pub query_url: Option<HttpUrl>,
-    /// Loki's `query_ingesters_within`: of older entries, a query does not find those that are not flushed yet. 0s if
-    /// it is 0 there.
+    /// Of older entries, a query does not find those that Loki has not flushed yet: not more than its
+    /// `ingester.query_store_max_look_back_period` where Loki is one process, else its
+    /// `querier.query_ingesters_within`. 0s where those are -1 or 0.
     pub query_ingesters_within: Period,
     /// The header that carries the tenant; null if Loki runs with `auth_enabled: false` behind a proxy that minds it.
     pub tenant_header: Option<String>,

@@ -80,8 +80,8 @@ pub struct Settings {
     pub url: Uri,
     /// Where Loki can be asked what it holds, such as `http://loki:3100`.
     pub query_url: Option<Uri>,
-    /// How long ago entries may be for a query to find those that are not flushed: Loki's `query_ingesters_within`.
-    /// Zero is any time.
+    /// How long ago entries may be for a query to find those that are not flushed: Loki's `query_ingesters_within`, or
+    /// `query_store_max_look_back_period` where it is one process. Zero is any time.
     pub query_ingesters_within: Duration,
     /// Headers of every request. They may hold secrets and are never shown.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -126,7 +126,8 @@ impl Settings {
             name,
             url,
             query_url: None,
-            query_ingesters_within: Duration::from_hours(3),
+            // Loki's defaults are 3 h, and 2 h 41 min where it is one process.
+            query_ingesters_within: Duration::from_mins(150),
             headers: Vec::new(),
             tenant_header: Some(HeaderName::from_static("x-scope-orgid")),
             authorization: Authorization::None,

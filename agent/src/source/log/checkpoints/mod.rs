@@ -170,7 +170,6 @@ impl Checkpoints {
     /// Opens or makes the checkpoints of a directory.
     pub fn open(dir: &Path) -> Result<Opened, CheckpointsError> {
         let path = dir.join(FILE_NAME);
-        let made = fs::create_dir_all(dir).map_err(io_error("make the directory", dir));
         let found = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -222,7 +221,7 @@ impl Checkpoints {
             }),
             compacting: Mutex::new(()),
         };
-        let mut unwritable = made.and_then(|()| checkpoints.compact_now()).err();
+        let mut unwritable = checkpoints.compact_now().err();
         // A full disk has no room for a new file. The old one has some left, and it can be trusted if all of it was read.
         let whole = warning.is_none() && found.starts_with(record::MAGIC);
         unwritable = unwritable.filter(|_| !(whole && checkpoints.goes_on_with_the_old(found.len() as u64)));
@@ -451,7 +450,11 @@ impl Checkpoints {
     /// Writes a new file with the snapshot and what came meanwhile, and puts it in the old one's place.
     fn compact(&self, snapshot: &[u8]) -> Result<(), CheckpointsError> {
         let fresh = self.path.with_extension("new");
-        let written = File::create(&fresh).map_err(io_error("make", &fresh)).and_then(|mut file| {
+        // A state directory that could not be made at the start may be possible by now.
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        let made = fs::create_dir_all(dir).map_err(io_error("make the directory", dir));
+        let made = made.and_then(|()| File::create(&fresh).map_err(io_error("make", &fresh)));
+        let written = made.and_then(|mut file| {
             file.write_all(snapshot).map_err(io_error("write", &fresh))?;
             // Beyond the end of the file: nobody sees it, and a file system that can't do it does without.
             let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, snapshot.len() as u64 + RESERVE_BYTES);

@@ -228,7 +228,7 @@ fn ends_alike(copy: &File, original: &Generation) -> bool {
     let read = match original.reading.as_ref().map(|reading| &reading.content) {
         Some(Content::Plain(file)) => file.read_exact_at(&mut there, from),
         Some(Content::Packed(_)) => return true,
-        None => match original.path.as_ref().map(|path| File::open::<&Arc<Path>>(path)) {
+        None => match original.path.as_ref().map(File::open::<&Arc<Path>>) {
             Some(Ok(file)) => file.read_exact_at(&mut there, from),
             _ => return true,
         },

@@ -47,6 +47,7 @@ impl Trouble {
 
 impl Thread {
     /// Opens a file to read it.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests name files that may not be read"))]
     pub(super) fn open_file(&self, path: &Path) -> io::Result<File> {
         let file = File::open(path)?;
         #[cfg(test)]

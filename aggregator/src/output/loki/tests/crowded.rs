@@ -133,7 +133,7 @@ fn patience_ends_with_what_had_it() {
     // More are counted than were sent: what is stored is not known, so it is asked about each time.
     let limited = "entry with timestamp 2023-11-14 22:13:20.000000001 +0000 UTC ignored, reason: 'Per stream rate limit exceeded (limit: 3MB/sec) while attempting to ingest for stream '{}' totaling 6B',\nuser 'acme', total ignored: 4 out of 5 for stream: {app=\"a\", node=\"n1\", tenant=\"acme\"}";
     let begin = bench.now;
-    let mut held = vec![false; 2];
+    let mut held = [false; 2];
     loop {
         match bench.shard.poll(bench.now) {
             Step::Send(piece) => {

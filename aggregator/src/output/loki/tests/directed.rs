@@ -2,7 +2,7 @@
 
 use super::super::answer::{Exchange, Meaning, Response};
 use super::super::limits::Limits;
-use super::super::piece::Piece;
+use super::super::piece::{Group, Piece};
 use super::super::shard::{Holdings, Shard, ShardSettings, Step};
 use super::super::tally::Tally;
 use super::{SECOND, START_NS, Said, agent_info, delivery, settings};
@@ -223,8 +223,7 @@ fn what_is_over_a_limit_is_refused_unsent_and_the_rest_goes() {
     ];
     bench.submit(0, &entries);
     let piece = bench.sent();
-    let sent: Vec<_> =
-        piece.groups.iter().flat_map(|group| group.records()).map(|record| record.index).collect();
+    let sent: Vec<_> = piece.groups.iter().flat_map(Group::records).map(|record| record.index).collect();
     assert_eq!(sent, [1, 4]);
     bench.answer(204, "");
     let outcome = bench.outcome();

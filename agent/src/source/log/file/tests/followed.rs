@@ -14,6 +14,7 @@ fn followed(path: &Path) -> Followed {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it stands for what may fail")]
 pub(super) fn remade(note: &[u8], _: &shape::Settings) -> Option<Followed> {
     Some(followed(Path::new(&std::ffi::OsString::from_vec(note.to_vec()))))
 }
