@@ -147,7 +147,7 @@ impl Thread {
     }
 
     /// A generation leaves its path: the one that takes it comes after.
-    fn left(&mut self, id: FileId) {
+    pub(super) fn left(&mut self, id: FileId) {
         let Some(generation) = self.known.generation(id) else { return };
         if generation.copy_of.is_some() {
             return;

@@ -236,6 +236,8 @@ impl Thread {
             _ => {
                 let Some(path) = self.locate(id) else { return Opened::Gone };
                 let opened = self.open_file(&path);
+                // It moved, and nobody has told yet: who took its path comes after it all the same.
+                self.left(id);
                 self.known.put(id, Some(path.into()));
                 match opened {
                     Ok(file) => file,
