@@ -36,6 +36,14 @@ impl Process {
         self.child.id()
     }
 
+    /// Whether every thread of a process was stopped by a signal. The signal is sent before that is so.
+    pub fn stands_still(pid: u32) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let states = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+        // The state stands behind the name, which is in brackets (proc(5)).
+        states.into_iter().all(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(self.child.id() as i32) {

@@ -4,6 +4,7 @@
 use crate::world::{SETTLE_WITHIN, loki_setup, outputs};
 use pegel_tests::loki::Loki;
 use pegel_tests::pegel::{Agent, AgentSetup, Aggregator, Books, Site};
+use pegel_tests::process::Process;
 use pegel_tests::{binary, eventually, let_run, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -154,6 +155,11 @@ async fn writers_of_a_named_pipe_come_and_go_and_what_the_kernel_holds_survives_
     assert_eq!((numbers, books.lost_in_crash), ((0..5_100).collect(), 0), "{books:?}");
     // As long as a writer has it open the pipe keeps what was written and not read, though its reader is killed.
     world.agent.process().signal(rustix::process::Signal::STOP);
+    let pid = world.agent.process().pid();
+    eventually("the agent stands still", SETTLE_WITHIN, || async {
+        Process::stands_still(pid).then_some(())
+    })
+    .await;
     let mut stays = stays;
     for number in 5_100..5_600 {
         stays.write_all(line(number).as_bytes()).expect("the pipe holds it");
